@@ -1,0 +1,1 @@
+"""Downloaded and local sets of indicators: parse, index, match."""

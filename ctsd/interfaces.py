@@ -1,0 +1,353 @@
+"""
+The seams of ctsd: every zope interface, its contract in its docstring.
+
+Methods are called with keywords (C{verifyObject} checks arity, not names). A method that returns a
+C{Deferred} may be given one that has fired already; all of them run in the reactor's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from zope.interface import Attribute, Interface
+
+from ctsd.model import JSON, Artifact, Property, Scan, ScanState, ScanView, Search, Threat
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+
+class IScans(Interface):
+    """What the web side asks for: scans of artifacts, service by service."""
+
+    def takes_files(*, service: str) -> bool:
+        """
+        Whether a searcher of this service can use an uploaded file or its hashes.
+
+        :raises NoSuchService: when there is no such service.
+        """
+
+    def has_service(*, service: str) -> bool:
+        """Whether there is a service of this name; C{ROOT_SERVICE} always is."""
+
+    def working() -> str:
+        """Empty when scans can be answered: the store works and no index failed; else why not."""
+
+    def submit(*, service: str, artifact: Artifact) -> Deferred[ScanView]:
+        """
+        Start a scan, or join an equal one.
+
+        The scan belongs to nobody: cancelling the Deferred cancels the wait, never the scan. The
+        artifact's file, if any, belongs to the scan from this call on, even when it fails.
+
+        :return: fires within C{post_deadline_secs} with the first answer; when that is not
+            finished, the scan is durable.
+        :raises NoSuchService: (in the Deferred, as all) there is no such service.
+        :raises Unavailable: too much is in flight, or the store is away or full.
+        """
+
+    def view(*, service: str, scan_id: str) -> Deferred[ScanView]:
+        """
+        What is known about a scan now.
+
+        :raises NoSuchScan: this service can't have issued that id.
+        :raises LostScan: it was issued and has no answer (any more), or it ended incomplete and
+            C{when_incomplete} is C{resend}.
+        :raises Unavailable: the store is away.
+        """
+
+
+class IScanIds(Interface):
+    """Mints and recognises the ids of scans."""
+
+    def mint(*, service: str, now: float) -> str:
+        """A new id, 32 lower-case hex digits, of a scan of this service at C{now} (POSIX s)."""
+
+    def issued(*, service: str, scan_id: str) -> float:
+        """
+        When this id was issued for this service, POSIX seconds.
+
+        :raises NoSuchScan: it can't have been: wrong shape or wrong tag.
+        """
+
+
+class IStoreTime(Interface):
+    """Dates. For waits there is C{IReactorTime}."""
+
+    def now() -> float:
+        """POSIX seconds by the store's clock. Never blocks."""
+
+
+@frozen(kw_only=True)
+class Finds:
+    """
+    What a search made known to the local database: it replaces what the same searcher stored for
+    the same artifact before (nothing at all: removes it).
+
+    :ivar source: the digest of the artifact that was asked.
+    :ivar threats: with C{searcher}, C{source} and C{expires} set.
+    """
+
+    searcher: str
+    source: bytes = field(repr=False)
+    threats: tuple[Threat, ...] = field(default=(), converter=tuple, repr=False)
+
+
+class IScanStore(IStoreTime):
+    """
+    Scans, so that a promise outlives the process.
+
+    Every Deferred may fail with L{ctsd.errors.StoreError}.
+    """
+
+    def secret() -> bytes:
+        """32 random bytes that this store has kept since it was made. Known after the start."""
+
+    def full() -> str:
+        """Empty when new scans may be promised; else why not (C{store.max_bytes}, disk)."""
+
+    def remember(*, scan: Scan, finds: Sequence[Finds] = ()) -> None:
+        """
+        Write a scan that ended in its first answer, soon, in a group with others.
+
+        Returns at once and never fails: what can't be written is counted and logged.
+        """
+
+    def promise(*, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[None]:
+        """Write an OPEN scan with all its searches; fires when it would survive a power loss."""
+
+    def load(*, scan_id: str) -> Deferred[Scan | None]:
+        """One scan with its searches."""
+
+    def find(*, service: str, digest: bytes) -> Deferred[Scan | None]:
+        """The newest OPEN or INCOMPLETE scan of this service for this digest."""
+
+    def unfinished() -> Deferred[set[tuple[str, bytes]]]:
+        """(service, digest) of every OPEN or INCOMPLETE scan, without the empty digests."""
+
+    def take_over(*, holder: str) -> Deferred[int]:
+        """
+        At the start, on one machine: every search that another holder was running is nobody's
+        again, due now, and counts one takeover more. Fires with how many there were.
+        """
+
+    def hold(*, scan_id: str, searcher: str, holder: str) -> Deferred[None]:
+        """Before a promised search runs (again): write who runs it. Survives a power loss."""
+
+    def record(
+        *, scan_id: str, search: Search, state: ScanState, finds: Sequence[Finds] = ()
+    ) -> Deferred[None]:
+        """
+        Write one searcher's newest part, the scan's state and what was found, at once.
+
+        When C{state} is not OPEN, the artifact of a COMPLETE scan is dropped.
+        """
+
+    def end(*, scan_id: str, state: ScanState) -> Deferred[None]:
+        """Write only a scan's state: its deadline passed, or what waits is not required."""
+
+    def reopen(*, scan_id: str, deadline: float) -> Deferred[Scan | None]:
+        """
+        Make an INCOMPLETE scan OPEN again: its searches without a good outcome are due now.
+
+        :return: fires with the scan; None when it is not there or not INCOMPLETE.
+        """
+
+    def due(*, now: float, limit: int) -> Deferred[list[Scan]]:
+        """
+        OPEN scans with a search that nobody holds and whose C{due} has come, and OPEN scans whose
+        deadline has passed; the longest waiting first.
+        """
+
+    def files() -> Deferred[set[Path]]:
+        """The paths of all files that OPEN or INCOMPLETE scans still name."""
+
+    def age(*, now: float) -> Deferred[int]:
+        """
+        Remove, in small transactions: finished scans older than C{retention_days}, the oldest
+        finished ones while the store is above C{store.max_bytes}, expired threats of searchers.
+
+        :return: fires with how many rows went.
+        """
+
+
+@frozen(kw_only=True)
+class Changes:
+    """
+    What changed in the local database.
+
+    :ivar version: the newest change that is in here; ask with it the next time.
+    :ivar threats: new or changed ones, as they are now.
+    :ivar deleted: ids that are gone.
+    :ivar more: whether C{limit} cut this short: ask again at once.
+    """
+
+    version: int
+    threats: tuple[Threat, ...] = field(converter=tuple, repr=False)
+    deleted: tuple[int, ...] = field(converter=tuple)
+    more: bool = False
+
+
+class IThreatStore(IStoreTime):
+    """
+    The local database: threats that people entered and that searchers found.
+
+    Every Deferred may fail with L{ctsd.errors.StoreError}.
+    """
+
+    def add(*, threats: Sequence[Threat]) -> Deferred[list[int]]:
+        """Enter threats, all or none; fires with their ids, in order."""
+
+    def threats(*, after: int = 0, limit: int = 1000) -> Deferred[list[Threat]]:
+        """Threats by ascending id, from the first one above C{after}."""
+
+    def threat(*, threat_id: int) -> Deferred[Threat | None]:
+        """One threat."""
+
+    def delete(*, threat_ids: Sequence[int]) -> Deferred[int]:
+        """Remove threats; fires with how many there were."""
+
+    def version() -> Deferred[int]:
+        """The newest change's number; it only grows."""
+
+    def changes(*, since: int, limit: int = 1000) -> Deferred[Changes]:
+        """What changed after version C{since}, oldest first."""
+
+
+class IShared(IStoreTime):
+    """
+    What processes and nodes share beside scans and threats: leases, counters, keys with expiry.
+
+    Every Deferred may fail with L{ctsd.errors.StoreError}.
+    """
+
+    def lease(*, name: str, holder: str, secs: float) -> Deferred[int | None]:
+        """
+        Take or renew a lease.
+
+        :return: fires with its fencing token (grows with every change of holder), or None while
+            another holder has it. Expiry is in store time.
+        """
+
+    def release(*, name: str, holder: str) -> Deferred[None]:
+        """Give a lease back, if this holder has it."""
+
+    def count(*, name: str, window_secs: float, amount: int = 1) -> Deferred[int]:
+        """Add to a counter whose value restarts in every window of store time; the new sum."""
+
+    def get(*, key: str) -> Deferred[bytes | None]:
+        """The value under a key, if it has not expired."""
+
+    def put(*, key: str, value: bytes, secs: float) -> Deferred[None]:
+        """Keep a value for so long."""
+
+    def drop(*, key: str) -> Deferred[None]:
+        """Forget a key."""
+
+
+class IStore(IScanStore, IThreatStore, IShared):
+    """All of it: one object, one database. It is also an C{IService}."""
+
+
+@frozen(kw_only=True)
+class Record:
+    """
+    An indicator with what is known about it: what an index is built from, and what it finds.
+
+    :ivar type: the artifact type that finds it.
+    :ivar value: the indicator as its source has it.
+    :ivar name: the threat's name.
+    :ivar properties: of its hit.
+    :ivar threat_id: of a record of the local database; else 0.
+    :ivar searcher: who stored it there (L{Threat.searcher}), and C{source} for which artifact.
+    :ivar expires: POSIX seconds, or None.
+    """
+
+    type: str
+    value: JSON = field(repr=False)
+    name: str = ""
+    properties: tuple[Property, ...] = field(default=(), converter=tuple, repr=False)
+    threat_id: int = 0
+    searcher: str = ""
+    source: bytes = field(default=b"", repr=False)
+    expires: float | None = None
+
+
+@frozen(kw_only=True)
+class Matches:
+    """
+    What an index has on a value.
+
+    :ivar records: at most as many as were asked for, in an order that only depends on the data.
+    :ivar more: how many further records match; exact up to the index's own scan limit.
+    :ivar at_least: whether C{more} is a lower bound.
+    """
+
+    records: tuple[Record, ...] = field(default=(), converter=tuple)
+    more: int = 0
+    at_least: bool = False
+
+
+#: What an index says of a value that nothing matches: one value, used everywhere.
+NO_MATCHES = Matches()
+
+
+class IRecords(Interface):
+    """Indicators that can be searched in microseconds, without a thread and without the store."""
+
+    def find(
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Record], bool] | None = None,
+    ) -> Matches:
+        """
+        The records that match a value as protocol.md rules it.
+
+        :param wanted: leaves out the records for which it is false.
+        :raises SearchLater: nothing was ever loaded.
+        """
+
+    def trouble() -> str:
+        """Empty when all is well; else what is wrong (a file is missing, the build failed)."""
+
+    def loading() -> bool:
+        """Whether nothing was loaded yet, but may soon be."""
+
+    def describe() -> str:
+        """For people: rows, their date."""
+
+
+class ISpool(Interface):
+    """Where uploaded files lie while a scan needs them."""
+
+    def remove(*, paths: Iterable[Path]) -> None:
+        """Unlink files, soon and off the reactor; what is gone already is fine."""
+
+    def sweep(*, keep: set[Path]) -> None:
+        """At the start: unlink what a crash left, but for C{keep}."""
+
+
+class ISearcher(Interface):
+    """
+    What the scanner runs: L{ctsd.searcher.BaseArtifactSearch} provides it; authors inherit that.
+    """
+
+    name = Attribute("lower-case name, as in the configuration")
+    local = Attribute("answers from this process's memory or mapped files, without waiting")
+    isolate = Attribute("runs in a child process, always")
+
+    def supports(artifact_type: str) -> bool:
+        """Whether this searcher wants artifacts of that type. Cheap, and always the same."""
+
+    def search(artifact_type: str, search_term: object, **kwargs: object) -> object:
+        """
+        The hits: an iterable of L{Hit} or L{Threat}, or None; or an awaitable of one.
+
+        :raises SearchLater: ask again then.
+        :raises SearchFailed: could not ask.
+        """

@@ -1,0 +1,297 @@
+"""
+What every searcher inherits, and what a running search knows of itself.
+
+Authors import all of this from L{ctsd.searching}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, ClassVar
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ctsd.errors import NotConfigured
+from ctsd.interfaces import IRecords, ISearcher, Record
+from ctsd.model import JSON, Artifact, Hit, Property, Threat
+
+#: What C{search} may give.
+Answer = Iterable[Hit | Threat] | None
+
+#: Reads one open source file, as lines of text, into records. Runs in a child process, so it has
+#: to be a module-level function. It raises C{ValueError} when the file as a whole is wrong; for a
+#: record it can't use it yields None, which is counted.
+Parse = Callable[[Iterable[str]], Iterator[Record | None]]
+
+
+@frozen(kw_only=True)
+class SearcherSetup:
+    """
+    What a searcher is given when the daemon starts.
+
+    :ivar settings: its table C{[searchers.<name>]}, without the keys that are ctsd's own
+        (C{required}, C{timeout_secs}, C{slots}); secrets are resolved already. Paths are as
+        written: give them to L{path}.
+    :ivar data_dir: a directory of its own in C{state_dir}, for files that it wants to keep.
+    :ivar clock: for every wait.
+    """
+
+    settings: dict[str, Any] = field(repr=False)
+    data_dir: Path
+    clock: IReactorTime
+    _base_dir: Path
+    _records: Callable[[Path, Parse, str], IRecords]
+    _threats: Callable[[], IRecords]
+
+    def path(self, value: str | Path) -> Path:
+        """A path from the settings: a relative one is relative to the configuration's file."""
+        return self._base_dir / value
+
+    def records(self, path: Path, parse: Parse, *, keep: str = "records") -> IRecords:
+        """
+        Index a file of indicators and keep the index current: rebuilt in a child process when
+        the file has changed, swapped in atomically, kept in C{data_dir} for the next start.
+
+        :param keep: the index's file name, when a searcher has several.
+        """
+        return self._records(path, parse, keep)
+
+    def threats(self) -> IRecords:
+        """The local database's index."""
+        return self._threats()
+
+
+@define(kw_only=True)
+class SearchContext:
+    """
+    One running search.
+
+    :ivar id: the scan's id.
+    :ivar type: the artifact's type.
+    :ivar value: its value, as C{search_term}.
+    :ivar searcher: the searcher's name.
+    :ivar source: the artifact's digest; empty for passwords, whose finds are not stored.
+    :ivar asked: the names of all searchers that are asked for this artifact in this scan.
+    :ivar setup: see L{SearcherSetup}; its parts are here, too.
+    :ivar found: what C{store_threat_info} was told so far.
+    """
+
+    id: str
+    type: str
+    value: JSON = field(repr=False)
+    searcher: str
+    source: bytes = field(default=b"", repr=False)
+    asked: frozenset[str] = frozenset()
+    setup: SearcherSetup
+    found: list[Threat] = field(factory=list, repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The searcher's settings."""
+        return self.setup.settings
+
+    @property
+    def data_dir(self) -> Path:
+        """The searcher's own directory."""
+        return self.setup.data_dir
+
+    @property
+    def clock(self) -> IReactorTime:
+        """For every wait."""
+        return self.setup.clock
+
+
+#: The search that runs in this context; the scanner sets it around every call.
+current_search: ContextVar[SearchContext] = ContextVar("ctsd.current_search")
+
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def name_of(cls: type) -> str:
+    """A searcher's name: its C{name}, else its class name in snake case without its ending."""
+    given = cls.__dict__.get("name")
+    if isinstance(given, str) and given:
+        return given
+    snake = _WORD_START.sub("_", cls.__name__).lower()
+    return snake.removesuffix("_artifact_search").removesuffix("_search") or snake
+
+
+@implementer(ISearcher)
+class BaseArtifactSearch:
+    """
+    The base of all searchers: say what you support, and search.
+
+    C{async def search} runs in the reactor and must not block; a plain C{def search} may block, it
+    runs in a thread. Either returns hits (L{Hit}, or L{Threat}, whose properties make one), or
+    calls L{store_threat_info} for each finding, or both. What goes wrong is told with
+    L{ctsd.errors.SearchLater} or L{ctsd.errors.SearchFailed}; anything else that is raised counts
+    as failed and is logged with its traceback.
+
+    :cvar name: the name in the configuration; by default the class name in snake case, without
+        C{ArtifactSearch}.
+    :cvar local: True for an C{async def search} that answers from memory, without awaiting.
+    :cvar isolate: True to run every search in a child process (native code on foreign bytes).
+    :cvar slots: how many searches may run at once; C{slots} in the configuration overrides it.
+    :cvar keys: the keys of C{[searchers.<name>]} that it understands, with their types.
+    """
+
+    name: ClassVar[str] = ""
+    local: ClassVar[bool] = False
+    isolate: ClassVar[bool] = False
+    slots: ClassVar[int] = 4
+    keys: ClassVar[dict[str, type | tuple[type, ...]]] = {}
+
+    def start(self, setup: SearcherSetup) -> None:
+        """
+        Get ready, once, before the first search. Must not block.
+
+        :raises NotConfigured: this searcher is off, and why (a key that is missing).
+        """
+
+    def stop(self) -> None:
+        """Let go of what C{start} took."""
+
+    def trouble(self) -> str:
+        """Empty when all is well; else what is wrong, for operators."""
+        return ""
+
+    def loading(self) -> bool:
+        """Whether it can't answer yet only because something is still loading."""
+        return False
+
+    def describe(self) -> str:
+        """What operators see beside its name, e.g. how many records it has."""
+        return ""
+
+    @classmethod
+    def supports(cls, artifact_type: str) -> bool:
+        """Whether this searcher wants artifacts of that type."""
+        raise NotImplementedError(f"{cls.__name__} does not say what it supports")
+
+    def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Any:
+        """
+        Look an artifact up.
+
+        :param artifact_type: e.g. C{net.ip}.
+        :param search_term: its value in the shape of its type; for C{file.content} an open,
+            read-only binary file with C{.name}, C{.size}, C{.content_type}, C{.md5}, C{.sha1},
+            C{.sha256}.
+        :param kwargs: C{context}, the L{SearchContext}; more may come.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not search")
+
+    @classmethod
+    def store_threat_info(
+        cls,
+        name: str,
+        source_artifact: Any,
+        properties_list: Iterable[Any],
+        artifacts_list: Iterable[Any] | None = None,
+    ) -> Threat:
+        """
+        Note a finding: it becomes a hit of this search, and an entry of the local database when
+        the search has ended well. Touches no store, so it can be called from coroutines and
+        threads alike.
+
+        :param source_artifact: what was searched: an L{Artifact}, the C{context}, or anything
+            with C{type} and C{value}; None for the artifact that is being searched.
+        :param properties_list: L{Property} values, C{(type, name, value)} or dicts of these; one
+            with a missing field is dropped.
+        :param artifacts_list: related artifacts (a file's hashes) that shall find it, too.
+        :raises RuntimeError: called outside of a search.
+        """
+        try:
+            search = current_search.get()
+        except LookupError:
+            raise RuntimeError("store_threat_info is for use during a search") from None
+        source = Artifact(search.type, search.value)
+        if source_artifact is not None:
+            source = as_artifact(source_artifact) or source
+        threat = Threat(
+            name=name,
+            artifacts=(source, *filter(None, map(as_artifact, artifacts_list or ()))),
+            properties=tuple(filter(None, map(as_property, properties_list))),
+            searcher=search.searcher,
+            source=search.source,
+        )
+        search.found.append(threat)
+        return threat
+
+
+def _fields(given: Any, names: tuple[str, ...]) -> list[Any] | None:
+    if isinstance(given, dict):
+        values = [given.get(name) for name in names]
+    elif isinstance(given, list | tuple):
+        values = list(given)
+    else:
+        values = [getattr(given, name, None) for name in names]
+    if len(values) != len(names) or any(value is None or value == "" for value in values):
+        return None
+    return values
+
+
+def as_artifact(given: Any) -> Artifact | None:
+    """An artifact from whatever has C{type} and C{value}; None when one of them is missing."""
+    if isinstance(given, Artifact):
+        return given
+    values = _fields(given, ("type", "value"))
+    return Artifact(str(values[0]), values[1]) if values else None
+
+
+def as_property(given: Any) -> Property | None:
+    """A property from whatever has type, name and value; None when one of them is missing."""
+    values = _fields(given, ("type", "name", "value"))
+    return Property(str(values[0]), str(values[1]), values[2]) if values else None
+
+
+def string(name: str, value: str) -> Property:
+    """A property that shows as text."""
+    return Property("string", name, value)
+
+
+def number(name: str, value: float | int) -> Property:
+    """A property that shows as a number."""
+    return Property("number", name, value)
+
+
+def uri(name: str, value: str) -> Property:
+    """
+    A property that shows as a B{clickable link}: only for http(s) links to pages about the
+    finding, made from a template of your own; never for a URL out of a feed.
+    """
+    return Property("uri", name, value)
+
+
+def ip(name: str, value: str) -> Property:
+    """A property that shows as an address."""
+    return Property("ip", name, value)
+
+
+def lat_lng(name: str, lat: float, lng: float) -> Property:
+    """A property that shows as a place; degrees."""
+    return Property("lat_lng", name, {"lat": lat, "lng": lng})
+
+
+__all__ = [
+    "Answer",
+    "Awaitable",
+    "BaseArtifactSearch",
+    "NotConfigured",
+    "Parse",
+    "SearchContext",
+    "SearcherSetup",
+    "as_artifact",
+    "as_property",
+    "current_search",
+    "ip",
+    "lat_lng",
+    "name_of",
+    "number",
+    "string",
+    "uri",
+]

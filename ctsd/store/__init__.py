@@ -1,0 +1,1 @@
+"""The store: scans, threats and what processes share, on SQLite."""

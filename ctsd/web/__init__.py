@@ -1,0 +1,1 @@
+"""HTTP: the protocol routes and our own Request."""

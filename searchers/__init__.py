@@ -1,0 +1,1 @@
+"""The searchers that ship with ctsd: one source each. They import C{ctsd.searching} alone."""

@@ -1,0 +1,48 @@
+"""Packaging of ctsd: the daemon, its searchers and its twistd plugin."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+_HERE = Path(__file__).parent
+
+setup(
+    name="ctsd",
+    version="0.1.0",
+    description="A custom threat service for IBM Resilient (QRadar SOAR), on Twisted",
+    long_description=(_HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # `package_dir` makes an editable install put the directory itself on the path: without it
+    # today's setuptools maps only `ctsd` and `searchers`, and twistd never sees our plugin.
+    package_dir={"": "."},
+    packages=[
+        "ctsd",
+        "ctsd.feeds",
+        "ctsd.store",
+        "ctsd.web",
+        "searchers",
+        "twisted.plugins",
+    ],
+    package_data={
+        "ctsd": ["py.typed"],
+        "ctsd.store": ["schema/*.sql"],
+        "searchers": ["data/*.csv"],
+    },
+    install_requires=[
+        "Twisted[tls]>=24.11",
+        "klein>=24.8",
+        "treq>=24.9",
+        "attrs>=23.2",
+        "msgspec>=0.19",
+        "multipart>=1.2",
+        "ada-url>=1.15",
+        "pydivsufsort>=0.0.18",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "mypy>=1.13", "mypy-zope>=1.0.9", "ruff>=0.8"],
+    },
+    entry_points={"console_scripts": ["ctsd = ctsd.cli:main"]},
+    zip_safe=False,
+)

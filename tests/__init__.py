@@ -1,0 +1,1 @@
+"""Tests of ctsd; run with trial."""

@@ -1,0 +1,1 @@
+"""Tests that start real daemons and use real parts."""
