@@ -93,7 +93,7 @@ class Finds:
 
     searcher: str
     source: bytes = field(repr=False)
-    threats: tuple[Threat, ...] = field(default=(), converter=tuple, repr=False)
+    threats: tuple[Threat, ...] = field(default=(), repr=False)
 
 
 class IScanStore(IStoreTime):
@@ -186,8 +186,8 @@ class Changes:
     """
 
     version: int
-    threats: tuple[Threat, ...] = field(converter=tuple, repr=False)
-    deleted: tuple[int, ...] = field(converter=tuple)
+    threats: tuple[Threat, ...] = field(repr=False)
+    deleted: tuple[int, ...]
     more: bool = False
 
 
@@ -269,7 +269,7 @@ class Record:
     type: str
     value: JSON = field(repr=False)
     name: str = ""
-    properties: tuple[Property, ...] = field(default=(), converter=tuple, repr=False)
+    properties: tuple[Property, ...] = field(default=(), repr=False)
     threat_id: int = 0
     searcher: str = ""
     source: bytes = field(default=b"", repr=False)
@@ -286,7 +286,7 @@ class Matches:
     :ivar at_least: whether C{more} is a lower bound.
     """
 
-    records: tuple[Record, ...] = field(default=(), converter=tuple)
+    records: tuple[Record, ...] = ()
     more: int = 0
     at_least: bool = False
 

@@ -83,7 +83,7 @@ class Property:
 class Hit:
     """One finding: its properties, in the order in which they are shown."""
 
-    props: tuple[Property, ...] = field(converter=tuple)
+    props: tuple[Property, ...]
 
 
 @frozen(kw_only=True)
@@ -103,8 +103,8 @@ class Threat:
     """
 
     name: str
-    artifacts: tuple[Artifact, ...] = field(default=(), converter=tuple, repr=False)
-    properties: tuple[Property, ...] = field(default=(), converter=tuple, repr=False)
+    artifacts: tuple[Artifact, ...] = field(default=(), repr=False)
+    properties: tuple[Property, ...] = field(default=(), repr=False)
     id: int = 0
     searcher: str = ""
     source: bytes = field(default=b"", repr=False)
@@ -206,7 +206,7 @@ class Scan:
     deadline: float
     digest: bytes = field(default=b"", repr=False)
     artifact: Artifact | None = None
-    searches: tuple[Search, ...] = field(default=(), converter=tuple)
+    searches: tuple[Search, ...] = ()
 
 
 @frozen(kw_only=True)
