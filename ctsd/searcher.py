@@ -20,8 +20,24 @@ from ctsd.errors import NotConfigured
 from ctsd.interfaces import IRecords, ISearcher, Record
 from ctsd.model import JSON, Artifact, Hit, Property, Threat
 
+
+@frozen
+class Found:
+    """
+    Hits, and how many there are beyond those.
+
+    :ivar hits: at most as many as are worth showing (10).
+    :ivar more: how many further findings there are.
+    :ivar at_least: whether C{more} is a lower bound.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    more: int = 0
+    at_least: bool = False
+
+
 #: What C{search} may give.
-Answer = Iterable[Hit | Threat] | None
+Answer = Iterable[Hit | Threat] | Found | None
 
 #: Reads one open source file, as lines of text, into records. Runs in a child process, so it has
 #: to be a module-level function. It raises C{ValueError} when the file as a whole is wrong; for a
@@ -281,6 +297,7 @@ __all__ = [
     "Answer",
     "Awaitable",
     "BaseArtifactSearch",
+    "Found",
     "NotConfigured",
     "Parse",
     "SearchContext",
