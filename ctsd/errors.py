@@ -11,6 +11,7 @@ Everything that goes wrong on purpose, as one tree::
     ├── Unavailable       what we can't take or tell right now              503
     │   ├── LostScan      an id that was issued, but has no answer (any more)
     │   └── StoreError    the store does not answer, or is full
+    ├── UnknownArtifact   no type, or no shape, of ours: 200 without hits, and a warning
     ├── SearchLater       (searchers) ask me again in a while
     ├── SearchFailed      (searchers) I could not ask
     ├── NotConfigured     (searchers) this searcher is off, and why
@@ -31,6 +32,15 @@ class CTSDError(Exception):
 
 class BadArtifact(CTSDError):
     """The body is no valid artifact; the message says what is wrong with it, without its value."""
+
+
+class UnknownArtifact(CTSDError):
+    """
+    The artifact's type is not known, or its value has another shape than its type.
+
+    The platform gets 200 without hits: a newer one must not be told that its request is bad. The
+    message says what is wrong with it, without its value.
+    """
 
 
 class BodyTooLarge(CTSDError):
