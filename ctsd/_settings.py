@@ -1,0 +1,294 @@
+"""
+The configuration as frozen values.
+
+Every field that stands for a key of the file was made by C{_key}, with its check and with one
+line of documentation; L{documented} lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from ctsd import _config_checks as checks
+from ctsd._config_checks import Check
+from ctsd._listeners import Listener, listener
+from ctsd._toml import Document
+
+_MIB = 1024**2
+_GIB = 1024**3
+_DAY_SECS = 86400
+_CENTURY_DAYS = 36525.0
+_CENTURY_SECS = _CENTURY_DAYS * _DAY_SECS
+
+
+def _key(check: Check, about: str, *, default: Any = attrs.NOTHING, shown: str = "") -> Any:
+    """
+    A field that a key of the file sets.
+
+    :param shown: the default in words, where the value itself says little.
+    """
+    return field(default=default, metadata={"check": check, "about": about, "shown": shown})
+
+
+def _secs(minimum: float, about: str, default: float | None) -> Any:
+    shown = "" if default is not None else "search_timeout_secs"
+    check = checks.amount(minimum, _CENTURY_SECS, "seconds")
+    return _key(check, about, default=default, shown=shown)
+
+
+@frozen(kw_only=True)
+class Store:
+    """C{[store]}: the database."""
+
+    url: str = _key(
+        checks.store_url,
+        "The database: `sqlite:` and a file, relative to `state_dir`",
+        default="sqlite:ctsd.sqlite",
+    )
+    max_bytes: int = _key(
+        checks.whole(1),
+        "Above this size the oldest finished scans go; when that does not help, 503",
+        default=10 * _GIB,
+    )
+    threat_days: float = _key(
+        checks.amount(0, _CENTURY_DAYS, "days"),
+        "How long the local database keeps what a searcher found",
+        default=7.0,
+    )
+
+
+@frozen(kw_only=True)
+class Upload:
+    """C{[upload]}: uploaded files."""
+
+    enabled: bool = _key(checks.flag, "Whether files may be uploaded", default=True)
+    max_bytes: int = _key(
+        checks.whole(1), "The largest file; a larger one is 413", default=2 * _GIB
+    )
+    keep_secs: float = _secs(
+        0, "How long a file is kept for searchers that could not be asked", 3600.0
+    )
+    max_concurrent: int = _key(checks.whole(1), "Uploads at once; further ones are 503", default=8)
+    spool_max_bytes: int = _key(
+        checks.whole(1), "What all uploaded files may take together; beyond, 503", default=20 * _GIB
+    )
+    keep_free_bytes: int = _key(
+        checks.whole(0),
+        "No upload is taken that leaves less free disk than this",
+        default=256 * _MIB,
+    )
+
+
+@frozen(kw_only=True)
+class Http:
+    """C{[http]}: limits of connections and requests."""
+
+    max_json_bytes: int = _key(
+        checks.whole(1), "The largest JSON body or `artifact` part", default=32 * _MIB
+    )
+    max_body_memory_bytes: int = _key(
+        checks.whole(1),
+        "What all bodies in memory may take together; beyond, 503",
+        default=256 * _MIB,
+    )
+    max_connections: int = _key(
+        checks.whole(1), "Open connections; further ones are closed at once", default=2000
+    )
+    idle_secs: float = _secs(0.1, "How long a connection may wait without a request", 60.0)
+    header_secs: float = _secs(0.1, "How long a request's headers may take", 30.0)
+    min_rate_bytes_per_sec: int = _key(
+        checks.whole(0), "A slower body, or reader of an answer, is closed", default=1000
+    )
+    drain_secs: float = _secs(0, "How long the rest of a body is read after an early answer", 60.0)
+
+
+@frozen(kw_only=True)
+class SearcherSettings:
+    """
+    C{[searchers.<name>]}.
+
+    :ivar own: the searcher's own keys, secrets resolved.
+    """
+
+    required: bool = _key(
+        checks.flag,
+        "Whether a scan stays open while this searcher could not be asked",
+        default=True,
+    )
+    timeout_secs: float | None = _secs(0.001, "The time limit of one search", None)
+    slots: int | None = _key(
+        checks.whole(1), "Searches at once", default=None, shown="the searcher's own, often 4"
+    )
+    own: dict[str, Any] = field(factory=dict, repr=False)
+
+
+@frozen(kw_only=True)
+class Searchers:
+    """
+    C{[searchers]}: which are asked, and how.
+
+    :ivar tables: the tables C{[searchers.<name>]}, by name.
+    """
+
+    sync: tuple[str, ...] = _key(
+        checks.each(checks.name, of="searchers"),
+        "Searchers whose answer the first answer waits for, up to `post_deadline_secs`",
+        default=("internal",),
+    )
+    async_: tuple[str, ...] = _key(
+        checks.each(checks.name, of="searchers"),
+        "Searchers that hold the first answer at most `first_answer_secs`",
+        default=("phishtank",),
+    )
+    path: tuple[Path, ...] = _key(
+        checks.each(checks.path, of="directories"),
+        "Further directories with searchers",
+        default=(),
+    )
+    tables: dict[str, SearcherSettings] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class ServiceSettings:
+    """C{[services.<name>]}: a service of its own at C{/<name>/}."""
+
+    searchers: tuple[str, ...] = _key(
+        checks.each(checks.name, at_least=1, of="searchers"),
+        "The searchers that it asks, in the order of their hits",
+        shown="(required)",
+    )
+    users: tuple[str, ...] | None = _key(
+        checks.each(checks.user, at_least=1, of="users"),
+        "The users who may ask it",
+        default=None,
+        shown="every user",
+    )
+    threats: str = _key(
+        checks.one_of("own", "shared"),
+        '`"own"` keeps what its searchers find to itself',
+        default="shared",
+    )
+
+
+@frozen(kw_only=True)
+class Settings:
+    """
+    The whole configuration. Every path in it is absolute.
+
+    :ivar document: the file that it came from; makes errors that name file and line.
+    :ivar secret_variables: the environment variables that held secrets.
+    """
+
+    state_dir: Path = _key(  # noqa: RUF009 - the value of a field specifier is no default
+        checks.path,
+        "Database, uploaded files and indexes; made with mode 0700",
+        shown='`$STATE_DIRECTORY`, else `"var"`',
+    )
+    listen: tuple[Listener, ...] = _key(
+        checks.each(listener, at_least=1, of="endpoint strings"),
+        "Where to listen: Twisted endpoint strings",
+        shown='`["tcp:8000:interface=127.0.0.1"]`',
+    )
+    allowed_hosts: tuple[str, ...] = _key(
+        checks.each(checks.host, of="host names"),
+        "The names that browsers may use in `Host`; empty: any, but a loopback listener takes "
+        "loopback names alone",
+        default=(),
+    )
+    first_answer_secs: float = _secs(
+        0, "The longest an async searcher may hold the first answer", 1.0
+    )
+    post_deadline_secs: float = _secs(0.001, "The longest anything may", 3.0)
+    search_timeout_secs: float = _secs(0.001, "One searcher, one try", 30.0)
+    scan_deadline_secs: float = _secs(
+        0.001, "How long a searcher that could not be asked is asked again", float(_DAY_SECS)
+    )
+    when_incomplete: str = _key(
+        checks.one_of("resend", "tell", "ignore"),
+        'After that: `"resend"` (503, the platform sends the artifact again), `"tell"` (a hit '
+        'that names who could not be asked), `"ignore"` (200)',
+        default="resend",
+    )
+    retention_days: float = _key(
+        checks.amount(0, _CENTURY_DAYS, "days"), "How long finished scans are kept", default=30.0
+    )
+    max_scans: int = _key(checks.whole(1), "Scans in flight; beyond, 503", default=10_000)
+    blocking_threads: int = _key(
+        checks.whole(1, 1000), "Threads for searchers that block", default=32
+    )
+    short_path: bool = _key(
+        checks.flag,
+        "Whether the three protocol routes go past Klein; same answers, faster",
+        default=True,
+    )
+    log_values: bool = _key(
+        checks.flag, "Whether the log shows artifacts' values (never passwords)", default=False
+    )
+    store: Store = field(factory=Store)
+    upload: Upload = field(factory=Upload)
+    http: Http = field(factory=Http)
+    searchers: Searchers = field(factory=Searchers)
+    services: dict[str, ServiceSettings] = field(factory=dict)
+    document: Document = field(repr=False, eq=False)
+    secret_variables: frozenset[str] = frozenset()
+
+    @property
+    def base_dir(self) -> Path:
+        """What relative paths are relative to."""
+        return self.document.base_dir
+
+    @property
+    def store_path(self) -> Path:
+        """The file of an SQLite store."""
+        return self.state_dir / self.store.url.partition(":")[2]
+
+
+@frozen
+class Documented:
+    """
+    A key of the file, for its documentation.
+
+    :ivar name: in dotted form; C{<name>} stands for any name.
+    :ivar default: as TOML writes it, or in words.
+    """
+
+    name: str
+    default: str
+    about: str
+
+
+def documented() -> Iterator[Documented]:
+    """Every key that the file may have."""
+    tables: tuple[tuple[str, type], ...] = (
+        ("", Settings),
+        ("store.", Store),
+        ("upload.", Upload),
+        ("http.", Http),
+        ("searchers.", Searchers),
+        ("searchers.<name>.", SearcherSettings),
+        ("services.<name>.", ServiceSettings),
+    )
+    for prefix, cls in tables:
+        for name, attribute in keys_of(cls).items():
+            meta = attribute.metadata
+            default = meta["shown"] or f"`{_as_toml(attribute.default)}`"
+            yield Documented(prefix + name, default, meta["about"])
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_as_toml, value)) + "]"
+    return f'"{value}"' if isinstance(value, str) else f"{value:.15g}"
+
+
+def keys_of(cls: type) -> dict[str, attrs.Attribute[Any]]:
+    """The fields of a table that keys of the file set, by key."""
+    # `async` is a word of Python, hence `async_`.
+    return {one.name.rstrip("_"): one for one in attrs.fields(cls) if "check" in one.metadata}

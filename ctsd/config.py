@@ -1,0 +1,207 @@
+"""C{ctsd.toml} becomes one frozen L{Settings}, or an error that names file, line and key."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+
+from ctsd import _config_checks as checks
+from ctsd._config_checks import Check, Surroundings, Wrong
+from ctsd._listeners import Listener
+from ctsd._settings import (
+    Documented,
+    Http,
+    Searchers,
+    SearcherSettings,
+    ServiceSettings,
+    Settings,
+    Store,
+    Upload,
+    documented,
+    keys_of,
+)
+from ctsd._toml import Document, KeyPath, read_document
+from ctsd.errors import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "Document",
+    "Documented",
+    "Http",
+    "Listener",
+    "SearcherSettings",
+    "Searchers",
+    "ServiceSettings",
+    "Settings",
+    "Store",
+    "Upload",
+    "child_environment",
+    "documented",
+    "load",
+    "untrusted",
+]
+
+#: The file that is read from the working directory when nobody names another.
+FILE_NAME = "ctsd.toml"
+
+#: First parts of paths below the root that are no services.
+RESERVED_SERVICES = frozenset({"health", "metrics", "api", "console", "static"})
+
+_T = TypeVar("_T")
+
+
+def _read(
+    cls: type[_T], given: object, doc: Document, at: KeyPath, around: Surroundings, **more: Any
+) -> _T:
+    """One table as a value; C{more} are fields that no key sets."""
+    if not isinstance(given, dict):
+        raise doc.error(at, f"expected a table, not {checks.kind(given)}")
+    keys = keys_of(cls)
+    values = dict(more)
+    for key in given:
+        if key not in keys:
+            raise doc.error((*at, key), checks.unknown(key, keys))
+    for key, attribute in keys.items():
+        if key in given:
+            values[attribute.name] = _checked(
+                attribute.metadata["check"], given[key], doc, (*at, key), around
+            )
+        elif attribute.default is attrs.NOTHING and attribute.name not in values:
+            raise doc.error((*at, key), "is missing")
+    return cls(**values)
+
+
+def _checked(check: Check, value: object, doc: Document, at: KeyPath, around: Surroundings) -> Any:
+    try:
+        return check(value, around)
+    except Wrong as wrong:
+        raise doc.error((*at, *wrong.at), wrong.expected) from None
+
+
+def _tables(given: object, doc: Document, at: str) -> dict[str, Any]:
+    """The tables C{[<at>.<name>]}, their names checked."""
+    if not isinstance(given, dict):
+        raise doc.error((at,), f"expected tables [{at}.<name>], not {checks.kind(given)}")
+    around = Surroundings(base_dir=doc.base_dir, environ={})
+    for name in given:
+        _checked(checks.name, name, doc, (at, name), around)
+    return given
+
+
+def _read_searchers(given: object, doc: Document, around: Surroundings) -> Searchers:
+    if not isinstance(given, dict):
+        raise doc.error(("searchers",), f"expected a table, not {checks.kind(given)}")
+    lists = keys_of(Searchers)
+    rest = {key: value for key, value in given.items() if key not in lists}
+    for key, value in rest.items():
+        if not isinstance(value, dict):
+            raise doc.error(("searchers", key), checks.unknown(key, lists))
+    ours = keys_of(SearcherSettings)
+    tables: dict[str, SearcherSettings] = {}
+    for name, table in _tables(rest, doc, "searchers").items():
+        at = ("searchers", name)
+        own = {
+            key: _checked(checks.with_secrets, value, doc, (*at, key), around)
+            for key, value in table.items()
+            if key not in ours
+        }
+        ruled = {key: value for key, value in table.items() if key in ours}
+        tables[name] = _read(SearcherSettings, ruled, doc, at, around, own=own)
+    chosen = {key: value for key, value in given.items() if key in lists}
+    searchers = _read(Searchers, chosen, doc, ("searchers",), around, tables=tables)
+    both = set(searchers.sync) & set(searchers.async_)
+    if both:
+        raise doc.error(("searchers", "async"), f"{min(both)} is in searchers.sync, too")
+    return searchers
+
+
+def _read_services(
+    given: object, doc: Document, around: Surroundings
+) -> dict[str, ServiceSettings]:
+    services: dict[str, ServiceSettings] = {}
+    for name, table in _tables(given, doc, "services").items():
+        at = ("services", name)
+        is_id = len(name) == 32 and not set(name) - set("0123456789abcdef")
+        if name in RESERVED_SERVICES or is_id:
+            raise doc.error(at, "expected another name: /" + name + " is taken")
+        services[name] = _read(ServiceSettings, table, doc, at, around)
+    return services
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str],
+    cwd: Path | None = None,
+) -> Settings:
+    """
+    Read the configuration, without starting or making anything.
+
+    :param path: the file; without it C{CTSD_CONFIG}, else C{ctsd.toml} in the working directory,
+        else the built-in defaults.
+    :param cwd: the working directory.
+    :raises ConfigError: the first thing that is wrong.
+    """
+    doc = _find(path, environ, (cwd or Path.cwd()).absolute())
+    around = Surroundings(base_dir=doc.base_dir, environ=environ)
+    data = dict(doc.data)
+    tables = {
+        "store": _read(Store, data.pop("store", {}), doc, ("store",), around),
+        "upload": _read(Upload, data.pop("upload", {}), doc, ("upload",), around),
+        "http": _read(Http, data.pop("http", {}), doc, ("http",), around),
+        "searchers": _read_searchers(data.pop("searchers", {}), doc, around),
+        "services": _read_services(data.pop("services", {}), doc, around),
+    }
+    for key in data:
+        if key not in keys_of(Settings):
+            known = [*keys_of(Settings), *tables]
+            raise doc.error((key,), checks.unknown(key, known))
+    given_by_systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    data.setdefault("state_dir", given_by_systemd or "var")
+    data.setdefault("listen", ["tcp:8000:interface=127.0.0.1"])
+    settings = _read(Settings, data, doc, (), around, document=doc, **tables)
+    return attrs.evolve(settings, secret_variables=frozenset(around.secret_variables))
+
+
+def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Document:
+    if path is not None:
+        return read_document(cwd / path)
+    if environ.get("CTSD_CONFIG"):
+        return read_document(cwd / environ["CTSD_CONFIG"])
+    here = cwd / FILE_NAME
+    if not os.path.lexists(here):
+        return Document(name="(built-in defaults)", base_dir=cwd)
+    for checked in (cwd, here.resolve().parent, here):
+        why = untrusted(checked)
+        if why:
+            raise ConfigError(
+                str(here), "", f"is not read: {why}; name it with --config if it is yours"
+            )
+    return read_document(here)
+
+
+def untrusted(path: Path) -> str:
+    """
+    Empty when a file or directory, and what a link leads to, belongs to root or to us and nobody
+    else may write there; else why it is not to be trusted.
+    """
+    for follow in (False, True):
+        try:
+            found = path.stat(follow_symlinks=follow)
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{path} belongs to another user"
+        if not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"others may write to {path} (chmod go-w)"
+    return ""
+
+
+def child_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """The environment for child processes: ours, without the variables that held secrets."""
+    return {name: value for name, value in environ.items() if name not in settings.secret_variables}
