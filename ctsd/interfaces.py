@@ -183,12 +183,15 @@ class Changes:
     :ivar threats: new or changed ones, as they are now.
     :ivar deleted: ids that are gone.
     :ivar more: whether C{limit} cut this short: ask again at once.
+    :ivar gap: whether deletions since then are forgotten already: what was built at the version
+        that was asked about has to be built anew.
     """
 
     version: int
     threats: tuple[Threat, ...] = field(repr=False)
     deleted: tuple[int, ...]
     more: bool = False
+    gap: bool = False
 
 
 class IThreatStore(IStoreTime):
@@ -199,7 +202,44 @@ class IThreatStore(IStoreTime):
     """
 
     def add(*, threats: Sequence[Threat]) -> Deferred[list[int]]:
-        """Enter threats, all or none; fires with their ids, in order."""
+        """
+        Enter threats, all or none; one that is there already is not doubled.
+
+        :return: fires with their ids, in order.
+        :raises ValueError: one has an artifact of the type L{ctsd.model.PASSWORD}.
+        """
+
+    def open_import() -> Deferred[int]:
+        """
+        Begin to enter many threats, which nobody sees before L{finish_import}.
+
+        :return: fires with the import's id. One that is neither finished nor added to for a day
+            is removed by L{IScanStore.age}.
+        """
+
+    def add_to_import(*, import_id: int, threats: Sequence[Threat]) -> Deferred[int]:
+        """
+        Write some more (about a thousand at a time) of an import's threats.
+
+        :return: fires with how many of them are new; the others are there already.
+        :raises ValueError: there is no such open import, or a threat has an artifact of the type
+            L{ctsd.model.PASSWORD}; nothing of C{threats} is written.
+        """
+
+    def finish_import(*, import_id: int) -> Deferred[int]:
+        """
+        Make all of an import visible at once.
+
+        :return: fires with how many threats that were.
+        :raises ValueError: there is no such open import.
+        """
+
+    def abandon_import(*, import_id: int) -> Deferred[int]:
+        """
+        Remove what an unfinished import has written, in small transactions.
+
+        :return: fires with how many threats that were; 0 when there is no such open import.
+        """
 
     def threats(*, after: int = 0, limit: int = 1000) -> Deferred[list[Threat]]:
         """Threats by ascending id, from the first one above C{after}."""
