@@ -22,7 +22,9 @@ _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _OCTETS = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{0,3}})\.?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _NOT_HEX = re.compile(r"[^0-9a-f]")
-_MAC = re.compile(r"[0-9a-f]{2}(?:([:-]?)[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
+_MAC = re.compile(
+    r"[0-9a-f]{2}(?:([:-]?)[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}"
+)
 
 #: What WHATWG's URL parser drops around a URL: C0 controls and space.
 _URL_EDGES: Final = "".join(map(chr, range(0x21)))
@@ -62,7 +64,7 @@ def address(text: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether this is one whole IPv4 or IPv6 address, without a zone, in any unambiguous spelling."""
+    """Whether this is one whole IPv4 or IPv6 address: unambiguous, and without a zone."""
     whole = octets(text)
     if whole is not None:
         return whole == text and text.count(".") == 3

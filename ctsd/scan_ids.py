@@ -65,11 +65,6 @@ class ScanIds:
         keyed.update(service.encode("utf-8", "surrogatepass"))
         tag = int.from_bytes(keyed.digest(), "big") & _TAG_MASK
         number = (
-            ms << 80
-            | _VERSION
-            | (random >> 28) << 64
-            | _VARIANT
-            | (random & 0xFFFFFFF) << 34
-            | tag
+            ms << 80 | _VERSION | (random >> 28) << 64 | _VARIANT | (random & 0xFFFFFFF) << 34 | tag
         )
         return f"{number:032x}"

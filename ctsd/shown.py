@@ -1,0 +1,196 @@
+"""
+How a hit is shown: each property made safe for the platform and for the people who read it. Pure.
+
+What is in a hit came from feeds and replies, so it may be anything. The rules are protocol.md's
+"ctsd on hits"; the same hit always becomes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from ctsd.model import Hit, Property
+from ctsd.normal_forms import is_address
+
+MAX_PROPERTIES: Final = 30
+MAX_NAME_CHARS: Final = 80
+MAX_VALUE_CHARS: Final = 1000
+
+_CUT: Final = "\u2026"
+_MAX_NUMBER: Final = 2**53
+
+# Written out, and not asked of unicodedata: the same text must give the same bytes on every Python.
+# Controls, soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul and Khmer fillers,
+# Mongolian selectors, zero-width and bidi characters, line and paragraph separators, variation
+# selectors, byte order mark, interlinear annotation, musical and shorthand formats, tags, lone
+# surrogates.
+_HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
+)
+_SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+_LINK: Final = re.compile(
+    r"https?://[^\s/?#@\"<>\\^`{|}]+(?:[/?#][^\s\"<>\\^`{|}]*)?", re.IGNORECASE
+)
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,15})?")
+
+
+class Shown(msgspec.Struct):
+    """An ArtifactPropertyDTO as it goes out."""
+
+    type: str
+    name: str
+    value: Any
+
+
+class ShownHit(msgspec.Struct):
+    """An ArtifactHitDTO as it goes out."""
+
+    props: list[Shown]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    char = found[0]
+    short = _SHORT_ESCAPES.get(char)
+    if short is not None:
+        return short
+    code = ord(char)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def safe_text(text: str, limit: int) -> str:
+    """
+    Text of at most C{limit} characters, a cut one ends in an ellipsis, in which nothing hides:
+    control, bidi and zero-width characters and lone surrogates are escaped (C{\\\\u202e}).
+    """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    # No more than is needed is looked at: a value may have megabytes.
+    text = _HIDDEN.sub(_escaped, text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 1] + _CUT
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | Mapping | list | tuple):
+        try:
+            return json.dumps(value, ensure_ascii=False, default=str)
+        except (ValueError, RecursionError):
+            return type(value).__name__
+    try:
+        return str(value)
+    except ValueError:
+        # An integer of more digits than Python prints.
+        return "a very large number"
+
+
+def _number(value: object) -> int | float | None:
+    if isinstance(value, str):
+        value = value.strip()
+        if not _NUMBER.fullmatch(value):
+            return None
+        value = float(value) if "." in value else int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if -_MAX_NUMBER <= value <= _MAX_NUMBER else None
+
+
+def _degrees(value: object, most: int) -> int | float | None:
+    number = _number(value)
+    return number if number is not None and -most <= number <= most else None
+
+
+def _lat_lng(value: object) -> dict[str, int | float] | None:
+    if not isinstance(value, Mapping):
+        return None
+    lat, lng = _degrees(value.get("lat"), 90), _degrees(value.get("lng"), 180)
+    return None if lat is None or lng is None else {"lat": lat, "lng": lng}
+
+
+def _shown(prop: Property, name: str) -> Shown | None:
+    """One property under a name that is safe already; None when it can't be shown."""
+    kind, value = prop.type, prop.value
+    if value is None:
+        return None
+    if kind == "lat_lng" or kind == "latlng":
+        place = _lat_lng(value)
+        return None if place is None else Shown("lat_lng", name, place)
+    if kind == "number":
+        number = _number(value)
+        if number is not None:
+            return Shown("number", name, number)
+    text = safe_text(_as_text(value), MAX_VALUE_CHARS)
+    if (kind == "uri" and text == value and _LINK.fullmatch(text)) or (
+        kind == "ip" and is_address(text)
+    ):
+        return Shown(kind, name, text)
+    return Shown("string", name, text)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    safe = safe_text(name, MAX_NAME_CHARS) or "(no name)"
+    count = 1
+    one = safe
+    while one in taken:
+        count += 1
+        one = safe_text(safe, MAX_NAME_CHARS - len(f" ({count})")) + f" ({count})"
+    taken.add(one)
+    return one
+
+
+def shown(hit: Hit, notice: str = "") -> ShownHit:
+    """
+    A hit as it goes out: at least one and at most L{MAX_PROPERTIES} properties.
+
+    :param notice: said in one more property at the end.
+    """
+    props: list[Shown] = []
+    taken: set[str] = set()
+    for prop in hit.props:
+        name = prop.name
+        if (
+            name in taken
+            or not name
+            or len(name) > MAX_NAME_CHARS
+            or not name.isascii()
+            or (not name.isprintable())
+        ):
+            name = _unique(name, taken)
+        one = _shown(prop, name)
+        if one is not None:
+            taken.add(name)
+            props.append(one)
+    if not props:
+        props.append(Shown("string", "finding", "without details"))
+        taken.add("finding")
+    room = MAX_PROPERTIES - (1 if notice else 0)
+    if len(props) > room:
+        left_out = len(props) - room + 1
+        del props[room - 1 :]
+        props.append(Shown("string", _unique("more properties", taken), f"{left_out} not shown"))
+    if notice:
+        props.append(Shown("string", _unique("more hits", taken), notice))
+    return ShownHit(props)
+
+
+def more_notice(more: int, at_least: bool) -> str:
+    """What the last shown hit says about those that are not; empty when there are none."""
+    if more <= 0 and not at_least:
+        return ""
+    return f"at least {max(more, 1)} not shown" if at_least else f"{more} not shown"
+
+
+def encoded(hits: Iterable[ShownHit]) -> list[bytes]:
+    """The bytes of each."""
+    return [_ENCODER.encode(hit) for hit in hits]
+
+
+_ENCODER: Final = msgspec.json.Encoder()

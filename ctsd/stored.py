@@ -1,0 +1,284 @@
+"""
+The JSON that we keep ourselves: values to bytes and back, without loss. Pure.
+
+Any JSON value is kept, NUL and lone surrogates included: the bytes are UTF-8 in which a lone
+surrogate is encoded like any other character. A password is never turned into bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ctsd.interfaces import Record
+from ctsd.model import (
+    JSON,
+    NOTHING,
+    PASSWORD,
+    Artifact,
+    EncodedHit,
+    Ended,
+    File,
+    Outcome,
+    Property,
+    Threat,
+)
+from ctsd.threat_lines import threat_from_line, threat_line
+
+_fast_encode: Final = msgspec.json.Encoder().encode
+_fast_decode: Final = msgspec.json.Decoder().decode
+_exact_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _encode(value: object, plain: bool) -> bytes:
+    """
+    :param plain: no float and no container that may hold one is in C{value}: msgspec writes
+        NaN as null.
+    :raises ValueError: it is nested too deep to be written.
+    """
+    if plain:
+        try:
+            return _fast_encode(value)
+        except ValueError:
+            pass
+    try:
+        return _exact_encode(value).encode("utf-8", "surrogatepass")
+    except RecursionError:
+        raise ValueError("the value is nested too deep") from None
+
+
+def _decode(data: bytes) -> Any:
+    try:
+        return _fast_decode(data)
+    except ValueError:
+        return json.loads(data)
+
+
+def _is_plain(value: object) -> bool:
+    return type(value) is str or type(value) is int
+
+
+def encode_value(value: JSON) -> bytes:
+    """
+    A JSON value as bytes.
+
+    :raises ValueError: it is nested too deep.
+    """
+    return _encode(value, _is_plain(value))
+
+
+def decode_value(data: bytes) -> JSON:
+    """What L{encode_value} was given."""
+    value: JSON = _decode(data)
+    return value
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """One line about the outcome, then the bytes of its hits as they are."""
+    head: dict[str, object] = {"ended": outcome.ended.value}
+    if outcome.hits:
+        head["hits"] = [len(hit) for hit in outcome.hits]
+    if outcome.reason:
+        head["reason"] = outcome.reason
+    if outcome.after_secs is not None:
+        head["after_secs"] = outcome.after_secs
+    if outcome.final:
+        head["final"] = True
+    return b"\n".join((_encode(head, outcome.after_secs is None), b"".join(outcome.hits)))
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """What L{encode_outcome} was given."""
+    line, _, rest = data.partition(b"\n")
+    head = _decode(line)
+    hits = []
+    for size in head.get("hits", ()):
+        hits.append(EncodedHit(rest[:size]))
+        rest = rest[size:]
+    outcome = Outcome(
+        Ended(head["ended"]),
+        tuple(hits),
+        head.get("reason", ""),
+        head.get("after_secs"),
+        head.get("final", False),
+    )
+    return NOTHING if outcome == NOTHING else outcome
+
+
+def _no_password(type: str) -> None:
+    if type == PASSWORD:
+        raise ValueError("a password is never stored")
+
+
+def _from_file(file: File) -> dict[str, object]:
+    return {
+        "path": str(file.path),
+        "name": file.name,
+        "size": file.size,
+        "md5": file.md5,
+        "sha1": file.sha1,
+        "sha256": file.sha256,
+        "content_type": file.content_type,
+    }
+
+
+def _to_file(given: Mapping[str, Any]) -> File:
+    return File(
+        path=Path(given["path"]),
+        name=given["name"],
+        size=given["size"],
+        md5=given["md5"],
+        sha1=given["sha1"],
+        sha256=given["sha256"],
+        content_type=given["content_type"],
+    )
+
+
+def _from_artifact(artifact: Artifact) -> dict[str, object]:
+    _no_password(artifact.type)
+    given: dict[str, object] = {"type": artifact.type, "value": artifact.value}
+    if artifact.file is not None:
+        given["file"] = _from_file(artifact.file)
+    return given
+
+
+def _to_artifact(given: Mapping[str, Any]) -> Artifact:
+    file = given.get("file")
+    return Artifact(given["type"], given["value"], None if file is None else _to_file(file))
+
+
+def encode_artifact(artifact: Artifact) -> bytes:
+    """
+    An artifact with its file's metadata.
+
+    :raises ValueError: it is a password, or nested too deep.
+    """
+    return _encode(_from_artifact(artifact), _is_plain(artifact.value))
+
+
+def decode_artifact(data: bytes) -> Artifact:
+    """What L{encode_artifact} was given."""
+    return _to_artifact(_decode(data))
+
+
+def _from_properties(properties: Iterable[Property]) -> list[list[object]]:
+    return [[prop.type, prop.name, prop.value] for prop in properties]
+
+
+def _to_properties(given: Iterable[Any]) -> tuple[Property, ...]:
+    return tuple([Property(*each) for each in given])
+
+
+def _all_plain(properties: Iterable[Property]) -> bool:
+    return all(_is_plain(prop.value) for prop in properties)
+
+
+def encode_properties(properties: tuple[Property, ...]) -> bytes:
+    """
+    Properties in their order.
+
+    :raises ValueError: a value is nested too deep.
+    """
+    return _encode(_from_properties(properties), _all_plain(properties))
+
+
+def decode_properties(data: bytes) -> tuple[Property, ...]:
+    """What L{encode_properties} was given."""
+    return _to_properties(_decode(data))
+
+
+def encode_record(record: Record) -> bytes:
+    """
+    A record of an index.
+
+    :raises ValueError: it is a password, or a value is nested too deep.
+    """
+    _no_password(record.type)
+    return _encode(
+        [
+            record.type,
+            record.value,
+            record.name,
+            _from_properties(record.properties),
+            record.threat_id,
+            record.searcher,
+            record.source.hex(),
+            record.expires,
+        ],
+        record.expires is None and _is_plain(record.value) and _all_plain(record.properties),
+    )
+
+
+def decode_record(data: bytes) -> Record:
+    """What L{encode_record} was given."""
+    type, value, name, properties, threat_id, searcher, source, expires = _decode(data)
+    return Record(
+        type=type,
+        value=value,
+        name=name,
+        properties=_to_properties(properties),
+        threat_id=threat_id,
+        searcher=searcher,
+        source=bytes.fromhex(source),
+        expires=expires,
+    )
+
+
+def encode_threat(threat: Threat) -> bytes:
+    """
+    A threat, all of it.
+
+    :raises ValueError: one of its artifacts is a password, or a value is nested too deep.
+    """
+    return _encode(
+        {
+            "name": threat.name,
+            "artifacts": [_from_artifact(each) for each in threat.artifacts],
+            "properties": _from_properties(threat.properties),
+            "id": threat.id,
+            "searcher": threat.searcher,
+            "source": threat.source.hex(),
+            "note": threat.note,
+            "expires": threat.expires,
+            "created": threat.created,
+        },
+        plain=False,
+    )
+
+
+def decode_threat(data: bytes) -> Threat:
+    """What L{encode_threat} was given."""
+    given = _decode(data)
+    return Threat(
+        name=given["name"],
+        artifacts=tuple([_to_artifact(each) for each in given["artifacts"]]),
+        properties=_to_properties(given["properties"]),
+        id=given["id"],
+        searcher=given["searcher"],
+        source=bytes.fromhex(given["source"]),
+        note=given["note"],
+        expires=given["expires"],
+        created=given["created"],
+    )
+
+
+__all__ = [
+    "decode_artifact",
+    "decode_outcome",
+    "decode_properties",
+    "decode_record",
+    "decode_threat",
+    "decode_value",
+    "encode_artifact",
+    "encode_outcome",
+    "encode_properties",
+    "encode_record",
+    "encode_threat",
+    "encode_value",
+    "threat_from_line",
+    "threat_line",
+]
