@@ -54,19 +54,20 @@ class SearcherSetup:
         (C{required}, C{timeout_secs}, C{slots}); secrets are resolved already. Paths are as
         written: give them to L{path}.
     :ivar data_dir: a directory of its own in C{state_dir}, for files that it wants to keep.
+    :ivar base_dir: what relative paths are relative to: the configuration file's directory.
     :ivar clock: for every wait.
     """
 
     settings: dict[str, Any] = field(repr=False)
     data_dir: Path
+    base_dir: Path
     clock: IReactorTime
-    _base_dir: Path
     _records: Callable[[Path, Parse, str], IRecords]
     _threats: Callable[[], IRecords]
 
     def path(self, value: str | Path) -> Path:
         """A path from the settings: a relative one is relative to the configuration's file."""
-        return self._base_dir / value
+        return self.base_dir / value
 
     def records(self, path: Path, parse: Parse, *, keep: str = "records") -> IRecords:
         """
@@ -178,6 +179,10 @@ class BaseArtifactSearch:
 
     def loading(self) -> bool:
         """Whether it can't answer yet only because something is still loading."""
+        return False
+
+    def failed(self) -> bool:
+        """Whether it can't answer, and waiting does not help: the daemon is not healthy."""
         return False
 
     def describe(self) -> str:

@@ -145,6 +145,15 @@ def encode_hits(
     )
 
 
+def is_encoded_hit(data: bytes) -> bool:
+    """Whether these bytes are one ArtifactHitDTO; for bytes that another process has made."""
+    try:
+        hit = _decoder.decode(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(hit, dict) and isinstance(hit.get("props"), list)
+
+
 def encode_view(view: ScanView) -> bytes:
     """The ResponseDTO of a scan; C{retry_secs} only while it is not finished."""
     if view.finished:
