@@ -97,12 +97,13 @@ class Http:
         default=256 * _MIB,
     )
     max_connections: int = _key(
-        checks.whole(1), "Open connections; further ones are closed at once", default=2000
+        checks.whole(1),
+        "Open connections to one listener; further ones are closed at once",
+        default=4096,
     )
     idle_secs: float = _secs(0.1, "How long a connection may wait without a request", 60.0)
-    header_secs: float = _secs(0.1, "How long a request's headers may take", 30.0)
     min_rate_bytes_per_sec: int = _key(
-        checks.whole(0), "A slower body, or reader of an answer, is closed", default=1000
+        checks.whole(0), "A slower body, or reader of an answer, is closed", default=500
     )
     drain_secs: float = _secs(0, "How long the rest of a body is read after an early answer", 60.0)
 

@@ -1,0 +1,268 @@
+"""
+Which searchers exist, which of them are on, and why the others are off.
+
+A searcher is a class that inherits L{ctsd.searching.BaseArtifactSearch} and is defined, without a
+leading underscore, in a module of the package C{searchers} or in a file of a directory in
+C{searchers.path}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attrs import evolve, field, frozen
+from twisted.logger import Logger
+
+import searchers
+from ctsd._config_checks import NAME, kind, unknown
+from ctsd._importing import load_file, module_name, modules, named, searchers_in
+from ctsd._toml import KeyPath
+from ctsd.config import SearcherSettings, Settings
+from ctsd.errors import ConfigError, NotConfigured
+from ctsd.internal import InternalArtifactSearch
+from ctsd.model import ROOT_SERVICE
+from ctsd.searcher import BaseArtifactSearch, SearcherSetup, name_of
+
+__all__ = [
+    "Catalogue",
+    "Found",
+    "Started",
+    "discover",
+    "load_file",
+    "module_name",
+    "start_all",
+]
+
+_NOT_LISTED = "not listed under searchers.sync or .async"
+
+# Keys of [searchers] that are no searcher's name.
+_RESERVED = frozenset({"sync", "async", "path"})
+
+
+@frozen(kw_only=True)
+class Found:
+    """
+    One searcher, on or off.
+
+    :ivar cls: None when its module does not import.
+    :ivar origin: the file that it is in.
+    :ivar mode: C{sync}, C{async}, or None when it is not listed.
+    :ivar why_off: empty when it is on.
+    :ivar broken: it is off because something is wrong with it, not because nobody wants it.
+    :ivar settings: the searcher's own keys, secrets resolved.
+    """
+
+    name: str
+    cls: type[BaseArtifactSearch] | None = None
+    origin: str = ""
+    mode: str | None = None
+    why_off: str = ""
+    broken: bool = False
+    required: bool = True
+    timeout_secs: float = 30.0
+    slots: int = 4
+    settings: dict[str, Any] = field(factory=dict, repr=False)
+
+    @property
+    def on(self) -> bool:
+        """Whether it is asked."""
+        return not self.why_off
+
+    def off(self, why: str, *, broken: bool = False) -> Found:
+        """The same searcher, off."""
+        return evolve(self, why_off=why, broken=broken)
+
+
+@frozen(kw_only=True)
+class Catalogue:
+    """
+    All searchers: those that are on, sync before async, in the order of the configuration; then
+    the others by name.
+
+    :ivar services: the names of each service's searchers that are on, in its own order; the root
+        service has all.
+    """
+
+    found: tuple[Found, ...]
+    services: dict[str, tuple[str, ...]]
+
+    @property
+    def on(self) -> tuple[Found, ...]:
+        """Those that are asked."""
+        return tuple(one for one in self.found if one.on)
+
+    @property
+    def off(self) -> tuple[Found, ...]:
+        """Those that are not."""
+        return tuple(one for one in self.found if not one.on)
+
+
+@frozen(kw_only=True)
+class Started:
+    """
+    What came of starting searchers.
+
+    :ivar running: those that are on and have started, with what they were given.
+    :ivar off: all others.
+    :ivar services: as L{Catalogue.services}, with those alone that have started.
+    """
+
+    running: tuple[tuple[Found, BaseArtifactSearch, SearcherSetup], ...]
+    off: tuple[Found, ...]
+    services: dict[str, tuple[str, ...]]
+
+
+def discover(
+    settings: Settings,
+    *,
+    package: ModuleType = searchers,
+    built_in: Iterable[type[BaseArtifactSearch]] = (InternalArtifactSearch,),
+) -> Catalogue:
+    """
+    Import all searchers and match them with the configuration. Starts nothing.
+
+    :raises ConfigError: a directory is not to be trusted, two searchers have one name, or the
+        configuration speaks of a searcher, or of a searcher's key, that there is not.
+    """
+    known: dict[str, Found] = {}
+    broken: list[Found] = []
+    for cls in built_in:
+        _add(known, Found(name=name_of(cls), cls=cls))
+    for origin, module in modules(settings, package):
+        if isinstance(module, str):
+            broken.append(Found(name=Path(origin).stem, origin=origin, why_off=module, broken=True))
+            continue
+        for cls in searchers_in(module):
+            _add(known, Found(name=name_of(cls), cls=cls, origin=origin))
+    for one in broken:
+        # What it would have been called can't be known; its file's name is the best guess.
+        known.setdefault(one.name, one)
+    _check_names(settings, known)
+    listed = {
+        **dict.fromkeys(settings.searchers.sync, "sync"),
+        **dict.fromkeys(settings.searchers.async_, "async"),
+    }
+    ordered = [*listed, *sorted(known.keys() - listed)]
+    found = [_configured(known[name], listed.get(name), settings) for name in ordered]
+    found.sort(key=lambda one: not one.on)
+    on = [one.name for one in found if one.on]
+    services = {ROOT_SERVICE: tuple(on)}
+    for name, service in settings.services.items():
+        services[name] = tuple(one for one in service.searchers if one in on)
+    return Catalogue(found=tuple(found), services=services)
+
+
+def start_all(catalogue: Catalogue, setup_for: Callable[[Found], SearcherSetup]) -> Started:
+    """
+    Make and start every searcher that is on.
+
+    One that can't start is off, with its reason; the others start all the same.
+
+    :param setup_for: makes what a searcher's C{start} is given.
+    """
+    running: list[tuple[Found, BaseArtifactSearch, SearcherSetup]] = []
+    off: list[Found] = []
+    for found in catalogue.on:
+        assert found.cls is not None
+        setup = setup_for(found)
+        try:
+            searcher = found.cls()
+            searcher.start(setup)
+        except NotConfigured as error:
+            off.append(found.off(str(error) or "not configured"))
+        except Exception as error:
+            Logger(__name__).failure("searcher {name} does not start", name=found.name)
+            off.append(found.off(f"does not start: {named(error)}", broken=True))
+        else:
+            running.append((found, searcher, setup))
+    started = {found.name for found, _, _ in running}
+    services = {
+        service: tuple(name for name in names if name in started)
+        for service, names in catalogue.services.items()
+    }
+    return Started(running=tuple(running), off=(*off, *catalogue.off), services=services)
+
+
+def _add(known: dict[str, Found], one: Found) -> None:
+    where = one.origin or "ctsd"
+    if one.name in _RESERVED or not NAME.fullmatch(one.name):
+        raise ConfigError(where, "", f"a searcher can't be called {one.name!r}")
+    if one.name in known:
+        other = known[one.name].origin or "ctsd itself"
+        raise ConfigError(where, "", f"a searcher called {one.name} is in {other}, too")
+    known[one.name] = one
+
+
+def _check_names(settings: Settings, known: dict[str, Found]) -> None:
+    """Everything that the configuration calls a searcher has to be one."""
+    lists = (("sync", settings.searchers.sync), ("async", settings.searchers.async_))
+    listed = {name for _, names in lists for name in names}
+    spoken_of: list[tuple[KeyPath, str]] = [
+        (("searchers", key, position), name)
+        for key, names in lists
+        for position, name in enumerate(names)
+    ]
+    spoken_of += [(("searchers", name), name) for name in settings.searchers.tables]
+    for service, ours in settings.services.items():
+        for position, name in enumerate(ours.searchers):
+            at: KeyPath = ("services", service, "searchers", position)
+            spoken_of.append((at, name))
+            if name in known and name not in listed:
+                raise settings.document.error(at, f"{name} is {_NOT_LISTED}")
+    for at, name in spoken_of:
+        if name not in known:
+            message = unknown(name, known, f"searcher as {name}")
+            raise settings.document.error(at, f"{message}; known: {', '.join(sorted(known))}")
+
+
+def _configured(found: Found, mode: str | None, settings: Settings) -> Found:
+    table = settings.searchers.tables.get(found.name, SearcherSettings())
+    slots = table.slots or (found.cls.slots if found.cls else found.slots)
+    timeout_secs = table.timeout_secs or settings.search_timeout_secs
+    if found.cls is not None:
+        _check_keys(found.name, found.cls, table.own, settings)
+    why_off = found.why_off or ("" if mode else _NOT_LISTED)
+    return evolve(
+        found,
+        mode=mode,
+        why_off=why_off,
+        required=table.required,
+        timeout_secs=timeout_secs,
+        slots=slots,
+        settings=dict(table.own),
+    )
+
+
+_KINDS = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "an array",
+    dict: "a table",
+}
+
+
+def _check_keys(
+    name: str, cls: type[BaseArtifactSearch], own: dict[str, Any], settings: Settings
+) -> None:
+    for key, value in own.items():
+        at = ("searchers", name, key)
+        if key not in cls.keys:
+            raise settings.document.error(
+                at, unknown(key, (*cls.keys, "required", "timeout_secs", "slots"))
+            )
+        wanted = cls.keys[key]
+        types = wanted if isinstance(wanted, tuple) else (wanted,)
+        fits = type(value) in types or (type(value) is int and float in types)
+        if not fits:
+            expected = " or ".join(_KINDS.get(one, one.__name__) for one in types)
+            raise settings.document.error(at, f"expected {expected}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    # A number may have been a secret's, too: only its kind is told.
+    return "a number" if type(value) in (int, float) else kind(value)
