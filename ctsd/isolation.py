@@ -89,6 +89,13 @@ def decode_answered(data: bytes, *, searcher: str) -> Answered:
 
     :raises ValueError: that is no answer.
     """
+    try:
+        return _decoded(data, searcher)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not an answer") from error
+
+
+def _decoded(data: bytes, searcher: str) -> Answered:
     first, *rest = data.split(b"\n")
     outcome = decode_outcome(base64.b64decode(first, validate=True))
     if not all(is_encoded_hit(hit) for hit in outcome.hits):
@@ -96,11 +103,10 @@ def decode_answered(data: bytes, *, searcher: str) -> Answered:
     finds = []
     for line in rest:
         source, *threats = line.split(b" ")
-        digest = bytes.fromhex(source.decode("ascii"))
         finds.append(
             Finds(
                 searcher=searcher,
-                source=digest,
+                source=bytes.fromhex(source.decode("ascii")),
                 threats=tuple(
                     decode_threat(base64.b64decode(threat, validate=True)) for threat in threats
                 ),
@@ -139,6 +145,7 @@ class _Child(ProcessProtocol):
         self._complaint = bytearray()
 
     def connectionMade(self) -> None:
+        assert self.transport is not None
         # Standard input stays open: the child ends when it is closed, so with us.
         self.transport.write(self._request)
 
@@ -174,5 +181,6 @@ class _Child(ProcessProtocol):
         self._kill()
 
     def _kill(self) -> None:
+        assert self.transport is not None
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")

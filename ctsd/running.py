@@ -101,10 +101,8 @@ class Runner:
             give_up()
 
         def too_late() -> None:
+            answer.errback(SearchFailed(f"no answer within {source.timeout_secs:g} s"))
             stop(answer)
-            if not answer.called:
-                reason = f"no answer within {source.timeout_secs:g} s"
-                answer.errback(SearchFailed(reason))
 
         def ended(result: Answered | Failure) -> None:
             self._running.discard(answer)

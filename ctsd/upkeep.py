@@ -74,7 +74,7 @@ class Upkeep(Service):
         for _, loop in self._loops:
             if loop.running:
                 loop.stop()
-        return self._promises.let_go()
+        return Deferred.fromCoroutine(self._promises.let_go())
 
     def _stopped(self, failure: Failure) -> None:
         self._log.failure("Upkeep has stopped", failure)

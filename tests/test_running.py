@@ -1,0 +1,273 @@
+"""Tests of L{ctsd.asking} and L{ctsd.running}: whatever a searcher does, there is an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd.asking import Answered, Ask, Question, Source, ask_local
+from ctsd.errors import SearchFailed, SearchLater
+from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
+from ctsd.running import Runner
+from ctsd.searcher import BaseArtifactSearch, Found
+from ctsd.slots import Slots
+from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
+
+
+class LocalTests(SynchronousTestCase):
+    """Searchers that answer from memory."""
+
+    def ask(self, result: Any, **more: Any) -> Answered:
+        """What a local searcher's answer comes to."""
+        return ask_local(source_of(Local(result), Clock()), ask_about(**more))
+
+    def test_nothing(self) -> None:
+        """None and nothing are both "nothing found"."""
+        self.assertIs(self.ask(None).outcome, NOTHING)
+        self.assertIs(self.ask([]).outcome, NOTHING)
+
+    def test_hits(self) -> None:
+        """A hit is found."""
+        outcome = self.ask([a_hit("worse")]).outcome
+        self.assertIs(outcome.ended, Ended.FOUND)
+        self.assertIn(b"worse", outcome.hits[0])
+
+    def test_a_threat_is_a_hit(self) -> None:
+        """A threat's properties make a hit; one without properties shows its name."""
+        threats = [Threat(name="T1", properties=(Property("string", "p", "v"),)), Threat(name="T2")]
+        hits = self.ask(threats).outcome.hits
+        self.assertIn(b'"p"', hits[0])
+        self.assertIn(b"T2", hits[1])
+
+    def test_more(self) -> None:
+        """What a searcher did not show is said in the last hit."""
+        hits = self.ask(Found((a_hit(),), more=7)).outcome.hits
+        self.assertIn(b"7 ", hits[-1])
+
+    def test_later_and_failed(self) -> None:
+        """A source that says later, or could not ask, has not answered."""
+        later = self.ask(SearchLater(7, "loading")).outcome
+        self.assertEqual((later.ended, later.after_secs), (Ended.LATER, 7.0))
+        failed = self.ask(SearchFailed("no key")).outcome
+        self.assertEqual(
+            (failed.ended, failed.reason, failed.good), (Ended.FAILED, "no key", False)
+        )
+
+    def test_broken(self) -> None:
+        """Anything else that is raised is a failure, logged with its traceback, without the
+        artifact's value."""
+        outcome = self.ask(ValueError("what about 10.1.1.1?")).outcome
+        self.assertEqual((outcome.ended, outcome.reason), (Ended.FAILED, "broken: ValueError"))
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_password_stays_hidden(self) -> None:
+        """Whatever a searcher says about a password is not repeated."""
+        failed = self.ask(SearchFailed("hunter2 is bad"), type=PASSWORD, value="hunter2").outcome
+        self.assertNotIn("hunter2", failed.reason)
+
+    def test_must_not_wait(self) -> None:
+        """A local searcher that waits has failed: nobody would wait for it."""
+
+        class Waiting(Local):
+            async def search(self, *args: Any, **kwargs: Any) -> Any:
+                await Deferred()
+
+        outcome = ask_local(source_of(Waiting(), Clock()), ask_about()).outcome
+        self.assertIs(outcome.ended, Ended.FAILED)
+
+    def test_no_hit(self) -> None:
+        """What is neither a hit nor a threat is the searcher's fault."""
+        self.assertEqual(self.ask(["x"]).outcome.reason, "broken: TypeError")
+
+
+class RunnerTests(SynchronousTestCase):
+    """Searchers that wait, block, or are run alone."""
+
+    def setUp(self) -> None:
+        """A runner whose time and threads the test drives."""
+        self.clock = Clock()
+        self.threads = Threads()
+        self.alone: list[Ask] = []
+        self.runner = Runner(
+            clock=self.clock,
+            threads=self.threads,  # type: ignore[arg-type]
+            run_alone=self.run_alone,
+        )
+
+    def run_alone(self, source: Source, ask: Ask) -> Deferred[Answered]:
+        """A child process that finds nothing."""
+        self.alone.append(ask)
+        return succeed(Answered(NOTHING))
+
+    def source(self, searcher: BaseArtifactSearch, **more: Any) -> Source:
+        """A searcher that has 5 s."""
+        return source_of(searcher, self.clock, timeout_secs=5.0, **more)
+
+    def test_coroutine(self) -> None:
+        """A coroutine's hits, and that there is nothing else to store, are its answer."""
+        told = Told()
+        answer = self.runner.ask(self.source(told), ask_about())
+        self.assertNoResult(answer)
+        told.tell([a_hit()])
+        answered = self.successResultOf(answer)
+        self.assertIs(answered.outcome.ended, Ended.FOUND)
+        self.assertEqual(answered.finds[0].threats, ())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stores(self) -> None:
+        """What is both returned and stored counts once; it goes to the local database, too."""
+
+        class Storing(Told):
+            async def search(self, *args: Any, **kwargs: Any) -> Any:
+                found = await super().search(*args, **kwargs)
+                return [
+                    self.store_threat_info(
+                        name=found,
+                        source_artifact=kwargs["context"],
+                        properties_list=[{"type": "string", "name": "n", "value": "v"}, ("a", "b")],
+                        artifacts_list=[Artifact("hash.md5", "0" * 32)],
+                    )
+                ]
+
+        storing = Storing()
+        answer = self.runner.ask(self.source(storing), ask_about())
+        storing.tell("T")
+        answered = self.successResultOf(answer)
+        self.assertEqual(len(answered.outcome.hits), 1)
+        (threat,) = answered.finds[0].threats
+        self.assertEqual([each.type for each in threat.artifacts], ["net.ip", "hash.md5"])
+        self.assertEqual(len(threat.properties), 1)
+        self.assertEqual(threat.source, b"d" * 16)
+
+    def test_store_outside_of_a_search(self) -> None:
+        """C{store_threat_info} is for use during a search."""
+        self.assertRaises(RuntimeError, Told.store_threat_info, "T", None, [])
+
+    def test_timeout(self) -> None:
+        """A coroutine that takes too long is cancelled, and has failed."""
+        told = Told()
+        answer = self.runner.ask(self.source(told), ask_about())
+        self.clock.advance(4.9)
+        self.assertNoResult(answer)
+        self.clock.advance(0.2)
+        outcome = self.successResultOf(answer).outcome
+        self.assertEqual(outcome.reason, "no answer within 5 s")
+        self.assertEqual(told.cancelled, 1)
+
+    def test_blocking(self) -> None:
+        """A plain function runs in a thread, with the same API."""
+        searcher = Blocking(lambda *args, context: [a_hit(context.value)])
+        answer = self.runner.ask(self.source(searcher), ask_about())
+        self.assertNoResult(answer)
+        self.threads.run()
+        self.assertIn(b"10.1.1.1", self.successResultOf(answer).outcome.hits[0])
+
+    def test_blocking_stores(self) -> None:
+        """A thread knows which search it belongs to."""
+        searcher = Blocking(
+            lambda *args, **kwargs: (
+                Blocking.store_threat_info("T", None, [("string", "n", "v")]) and None
+            )
+        )
+        answer = self.runner.ask(self.source(searcher), ask_about())
+        self.threads.run()
+        self.assertEqual(self.successResultOf(answer).finds[0].threats[0].name, "T")
+
+    def test_stuck_threads(self) -> None:
+        """Threads that overstay keep their slots; when none is left the source is stuck; when a
+        thread ends, it is not."""
+        source = self.source(Blocking(lambda *args, **kwargs: None), slots=Slots(limit=1))
+        answer = self.runner.ask(source, ask_about())
+        job = self.threads.jobs[0]
+        job._started = True  # as if the thread were in it
+        self.clock.advance(5)
+        self.assertEqual(self.successResultOf(answer).outcome.reason, "no answer within 5 s")
+        again = self.successResultOf(self.runner.ask(source, ask_about()))
+        self.assertIn("stuck", again.outcome.reason)
+        job.done.callback(Answered(NOTHING))
+        self.threads.jobs.clear()
+        third = self.runner.ask(source, ask_about())
+        self.threads.run()
+        self.assertIs(self.successResultOf(third).outcome, NOTHING)
+
+    def test_no_free_thread(self) -> None:
+        """A call that no thread has started when its time is over is never started."""
+        called: list[int] = []
+        source = self.source(Blocking(lambda *args, **kwargs: called.append(1)))
+        answer = self.runner.ask(source, ask_about())
+        self.clock.advance(5)
+        self.assertIs(self.successResultOf(answer).outcome.ended, Ended.FAILED)
+        self.threads.run()
+        self.assertEqual(called, [])
+        self.assertFalse(source.slots.stuck)
+
+    def test_no_free_slot(self) -> None:
+        """Waiting for a slot has an end."""
+        source = self.source(Told(), slots=Slots(limit=1))
+        self.runner.ask(source, ask_about())
+        self.clock.advance(3)
+        waiting = self.runner.ask(source, ask_about())
+        self.clock.advance(1)
+        self.assertNoResult(waiting)
+        waiting_in_vain = self.runner.ask(self.source(Told()), ask_about())
+        self.clock.advance(5)
+        self.assertIs(self.successResultOf(waiting_in_vain).outcome.ended, Ended.FAILED)
+
+    def test_cancel(self) -> None:
+        """Cancelling the answer gives the search up."""
+        told = Told()
+        answer = self.runner.ask(self.source(told), ask_about())
+        answer.cancel()
+        self.assertEqual(self.successResultOf(answer).outcome.reason, "given up")
+        self.assertEqual(told.cancelled, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_alone(self) -> None:
+        """A searcher that asks for it, and a search that is suspect, run in a child."""
+
+        class Isolated(Told):
+            isolate = True
+
+        self.successResultOf(self.runner.ask(self.source(Isolated()), ask_about()))
+        self.successResultOf(self.runner.ask(self.source(Told()), ask_about(), alone=True))
+        self.assertEqual(len(self.alone), 2)
+
+    def test_derived(self) -> None:
+        """What derives from an artifact says so; one question that fails spoils the whole."""
+        told = Told(("hash.md5", "hash.sha1"))
+        ask = Ask(
+            scan_id="0" * 32,
+            questions=(
+                Question("hash.md5", "0" * 32, how="MD5 of the file", source=b"a" * 16),
+                Question("hash.sha1", "0" * 40, how="SHA-1 of the file", source=b"b" * 16),
+            ),
+            asked=frozenset(),
+        )
+        answer = self.runner.ask(self.source(told), ask)
+        told.tell([a_hit()])
+        told.tell(SearchFailed("away"))
+        outcome = self.successResultOf(answer).outcome
+        self.assertIn(b"MD5 of the file", outcome.hits[0])
+        self.assertEqual((outcome.ended, outcome.reason), (Ended.FAILED, "away"))
+
+    def test_file_is_gone(self) -> None:
+        """A file that somebody removed can't be searched, ever."""
+        file = File(path=Path("/nonexistent/f"), name="f", size=1, md5="", sha1="", sha256="")
+        source = self.source(Told((FILE,)))
+        answered = self.successResultOf(self.runner.ask(source, ask_about(FILE, "f", file=file)))
+        self.assertEqual(
+            answered.outcome,
+            Outcome(Ended.FAILED, reason="the file was removed by the host", final=True),
+        )
+
+    def test_stop(self) -> None:
+        """Everything that runs is given up."""
+        told = Told()
+        answer = self.runner.ask(self.source(told), ask_about())
+        self.runner.stop()
+        self.assertEqual(told.cancelled, 1)
+        self.successResultOf(answer)
