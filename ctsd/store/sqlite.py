@@ -1,0 +1,302 @@
+"""The store on SQLite: one writer thread with group commits, reader threads apart from it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twisted.application.service import Service
+from twisted.enterprise.adbapi import ConnectionPool
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ctsd.errors import StoreError
+from ctsd.interfaces import Finds
+from ctsd.model import Scan
+from ctsd.store import scan_steps
+from ctsd.store.aging import Aging
+from ctsd.store.places import make_place
+from ctsd.store.rows import as_kept
+from ctsd.store.sqlite_runner import as_store_error, is_full, run_group, run_read
+from ctsd.store.sqlite_schema import bring_up, check_sqlite, read_secret, scripts
+from ctsd.store.sqlite_steps import used_bytes, write_something
+from ctsd.store.steps import MakeSteps, bound
+from ctsd.store.verbs import Verbs
+from ctsd.store.writes import Remembered, Result, Write, WriteQueue
+
+T = TypeVar("T")
+
+
+class SQLiteStore(Verbs, Service):
+    """
+    L{ctsd.interfaces.IStore} in one file, which other processes (C{ctsd threats}) may use, too.
+
+    Open it, then start it as a service; after C{stopService} has fired it can be thrown away.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        path: Path,
+        max_bytes: int,
+        retention_secs: float,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] | None = None,
+        threat_secs: float = 7 * 86400.0,
+        group_secs: float = 0.005,
+        max_group: int = 256,
+        max_queued: int = 10_000,
+        busy_secs: float = 5.0,
+        readers: int = 2,
+        max_reads: int = 1000,
+        probe_secs: float = 5.0,
+    ) -> None:
+        """
+        :param path: the database file; it is made when it is not there.
+        :param max_bytes: C{store.max_bytes}.
+        :param retention_secs: how long finished scans are kept.
+        :param wall_clock: store time, POSIX seconds.
+        :param monotonic: the clock that nobody can set; the reactor's by default.
+        :param threat_secs: how long a searcher's threat stays that comes without a date.
+        :param group_secs: how long an answered scan waits to be written with others.
+        :param max_group: how many writes one transaction may hold.
+        :param max_queued: how many writes may wait.
+        :param busy_secs: how long to wait for another process that writes.
+        :param readers: how many threads read.
+        :param max_reads: how many reads may wait or run.
+        :param probe_secs: how often a full disk is tried again.
+        """
+        self._reactor = reactor
+        self._path = path
+        self._wall_clock = wall_clock
+        self.threat_secs = threat_secs
+        self._busy_secs = busy_secs
+        self._reader_count = readers
+        self._max_reads = max_reads
+        self._probe_secs = probe_secs
+        self._secret = b""
+        self._disk_full = ""
+        self._probe: IDelayedCall | None = None
+        self._reads = 0
+        self._idle: Deferred[None] | None = None
+        self._writer: ConnectionPool | None = None
+        self._readers: ConnectionPool | None = None
+        self._reading: list[sqlite3.Connection] = []
+        self.aging = Aging(
+            write=self._write,
+            used_bytes=lambda: self._read(used_bytes),
+            monotonic=monotonic or reactor.seconds,
+            retention_secs=retention_secs,
+            max_bytes=max_bytes,
+        )
+        self._queue = WriteQueue(
+            clock=reactor,
+            run=self._run,
+            remember=self._remember,
+            ended=self._group_ended,
+            group_secs=group_secs,
+            max_group=max_group,
+            max_queued=max_queued,
+        )
+
+    @property
+    def lost(self) -> int:
+        """How many answered scans could not be written since the start."""
+        return self._queue.lost
+
+    def open(self) -> None:
+        """
+        Make the database, or bring it to the newest schema. Blocks; for the start only.
+
+        :raises StoreError: it can't be used, and why.
+        """
+        check_sqlite()
+        make_place(self._path)
+        try:
+            connection = self._connect()
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                if mode != "wal":
+                    raise StoreError(f"{self._path}: write-ahead logging is not possible there")
+                bring_up(connection, scripts())
+                self._secret = read_secret(connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            wrapped = as_store_error(error)
+            raise StoreError(f"{self._path}: {wrapped.reason}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_secs, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def startService(self) -> None:
+        """Start the threads."""
+        super().startService()
+        self._writer = self._pool(1, _open_writer)
+        self._readers = self._pool(self._reader_count, self._open_reader)
+
+    def _pool(self, size: int, opened: Callable[[sqlite3.Connection], None]) -> ConnectionPool:
+        return ConnectionPool(
+            "sqlite3",
+            self._path,
+            timeout=self._busy_secs,
+            isolation_level=None,
+            # The pool closes connections from the reactor's thread, after their threads ended.
+            check_same_thread=False,
+            cp_reactor=self._reactor,
+            cp_min=size,
+            cp_max=size,
+            cp_openfun=opened,
+        )
+
+    def _open_reader(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        self._reading.append(connection)
+
+    def stopService(self) -> Deferred[None]:
+        """Write what waits, then close; fires when that is done."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._queue.stop()
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
+        if writer is None or readers is None:
+            return
+        for connection in self._reading:
+            connection.interrupt()
+        if self._reads:
+            self._idle = Deferred()
+            await self._idle
+        readers.close()
+        try:
+            # Here, so that closing the last connection has nothing to do in the reactor's thread.
+            await writer.runWithConnection(_checkpoint)
+        except Exception:
+            self._log.failure("the store's log could not be written back")
+        writer.close()
+
+    def secret(self) -> bytes:
+        """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
+        return self._secret
+
+    def full(self) -> str:
+        """See L{ctsd.interfaces.IScanStore.full}."""
+        return self._disk_full or self.aging.too_big
+
+    def remember(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> None:
+        """See L{ctsd.interfaces.IScanStore.remember}."""
+        self._queue.put_later((scan, finds))
+
+    def load(self, *, scan_id: str) -> Deferred[Scan | None]:
+        """See L{ctsd.interfaces.IScanStore.load}; also what still waits to be written."""
+        waiting = self._queue.remembered(scan_id)
+        if waiting is not None:
+            return succeed(as_kept(waiting))
+        return super().load(scan_id=scan_id)
+
+    def _remember(self, items: Sequence[Remembered]) -> Write:
+        def write(some: Sequence[Remembered]) -> Write:
+            return Write(
+                bound(scan_steps.write_scans, some, now=self.now(), threat_secs=self.threat_secs),
+                durable=False,
+            )
+
+        whole = write(items)
+        whole.pieces = _Pieces(items, write)
+        return whole
+
+    def _write(self, make: MakeSteps[T], *, durable: bool = True) -> Deferred[T]:
+        return self._queue.put(Write(make, durable))
+
+    def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
+        if self._writer is None:
+            return fail(StoreError("the store is not open"))
+        running: Deferred[list[Result]] = self._writer.runWithConnection(run_group, group)
+        return running.addErrback(_no_connection)
+
+    def _group_ended(self, error: BaseException | None) -> None:
+        if error is None:
+            if self._disk_full:
+                self._log.info("the store's disk has room again")
+            self._disk_full = ""
+        elif is_full(error):
+            if not self._disk_full:
+                self._log.critical("the store's disk is full")
+            self._disk_full = "the store's disk is full"
+            if self._probe is None and self.running:
+                self._probe = self._reactor.callLater(self._probe_secs, self._try_disk)
+
+    def _try_disk(self) -> None:
+        self._probe = None
+        # What comes of it is told to _group_ended.
+        self._write(write_something).addErrback(lambda failure: None)
+
+    def _read(self, make: MakeSteps[T]) -> Deferred[T]:
+        if self._readers is None:
+            return fail(StoreError("the store is not open"))
+        if self._reads >= self._max_reads:
+            return fail(StoreError("the store is busy: too many reads are waiting", retry_secs=5))
+        self._reads += 1
+        done: Deferred[T] = Deferred()
+        running: Deferred[T] = self._readers.runWithConnection(run_read, make)
+        running.addErrback(_no_connection)
+        running.addBoth(self._read_ended)
+        running.addCallbacks(done.callback, done.errback)
+        return done
+
+    def _read_ended(self, result: T) -> T:
+        self._reads -= 1
+        if not self._reads and self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+        return result
+
+
+class _Pieces(Sequence[Write]):
+    """The writes of scans one by one, made only if they are needed."""
+
+    def __init__(
+        self, items: Sequence[Remembered], write: Callable[[Sequence[Remembered]], Write]
+    ) -> None:
+        self._items = items
+        self._write = write
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._write([self._items[index]])
+
+
+def _open_writer(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA cache_size = -8192")
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _no_connection(failure: Failure) -> Failure:
+    if isinstance(failure.value, sqlite3.Error):
+        return Failure(as_store_error(failure.value))
+    return failure
