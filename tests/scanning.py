@@ -47,9 +47,18 @@ class Told(BaseArtifactSearch):
     def _cancel(self, _: Deferred[Any]) -> None:
         self.cancelled += 1
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a search waits to be told."""
+        return any(not each.called for each in self._answers)
+
     def tell(self, result: Any) -> None:
-        """End the oldest search: an exception is raised, anything else is returned."""
-        answer = self._answers.pop(0)
+        """
+        End the oldest search that was not given up: an exception is raised, anything else is
+        returned.
+        """
+        answer = next(each for each in self._answers if not each.called)
+        self._answers.remove(answer)
         if isinstance(result, BaseException):
             answer.errback(result)
         else:
