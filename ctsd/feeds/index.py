@@ -1,0 +1,291 @@
+"""
+An index of indicators: one file that is never modified, mapped read-only, shared by all processes
+that open it.
+
+Per artifact type it holds a section: the keys of all records (L{ctsd.artifacts.keys}) as one text
+C{FF key FF key FF ...}, that text's suffix array, and where each row begins in the text. A value
+is found by binary search of its patterns (L{ctsd.artifacts.patterns}) in the suffix array, so a
+miss costs microseconds, and substrings cost no more than whole keys. Nothing of a record lives in
+Python objects: a million of these would cost a fifth of a second in every full garbage collection.
+
+A B{row} is one record, or all records of one type that a threat of the local database has: these
+count once. L{ctsd.feeds.writer} makes the file::
+
+    page 0      magic and format, size, where the directory is, its length, checksum
+    page 1...   payloads, then the sections' arrays, each from a page of its own
+    directory   JSON: rows, source, sections with the places of their arrays
+
+Numbers are in the machine's own byte order, which is part of the magic: an index is made where it
+is used.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Container
+from pathlib import Path
+
+from attrs import frozen
+
+from ctsd import artifacts, stored
+from ctsd.feeds.section import MARK, Section
+from ctsd.interfaces import NO_MATCHES, Matches, Record
+from ctsd.model import JSON
+
+#: The first bytes of every index of this format.
+MAGIC = b"ctsdix1" + (b"<" if sys.byteorder == "little" else b">")
+
+#: Magic, size of the file, offset and length of the directory; then the checksum of all that.
+HEAD = struct.Struct("=8sQQQ")
+CHECKSUM = struct.Struct("=I")
+
+#: Before each payload: its length.
+LENGTH = struct.Struct("=I")
+
+#: What the places of arrays are multiples of.
+PAGE = mmap.ALLOCATIONGRANULARITY
+
+#: How much is checked in one go when an index is opened: the GIL is free meanwhile.
+_CHUNK_BYTES = 1 << 20
+
+#: Values longer than that are not even normalised when no stored one is as long.
+_LONG_CHARS = 1 << 16
+
+#: The one type whose equality is finer than that of its keys, which are lower-case.
+_CASED = "net.uri"
+
+
+class BadIndex(Exception):
+    """This file is no index, not one of this format, or damaged; the message says which."""
+
+
+@frozen
+class About:
+    """
+    What an index says of itself.
+
+    :ivar source: what it was built from, in the words of who had it built.
+    :ivar version: the local database's version that it holds at least; else 0.
+    :ivar records: how many records it holds.
+    :ivar skipped: how many records of the source could not be used.
+    :ivar built: when, POSIX seconds.
+    """
+
+    source: str = ""
+    version: int = 0
+    records: int = 0
+    skipped: int = 0
+    built: float = 0.0
+
+
+@frozen(eq=False)
+class _Asked:
+    """One search: see L{Index.find}."""
+
+    value: JSON
+    limit: int
+    wanted: Callable[[Record], bool] | None
+    hidden: Container[int]
+    confirm: bool
+
+
+class Index:
+    """
+    An open index. Searches are synchronous and in the reactor: after L{close} there are none.
+
+    :ivar about: what it says of itself.
+    """
+
+    def __init__(
+        self,
+        whole: mmap.mmap,
+        view: memoryview,
+        about: About,
+        sections: dict[str, Section],
+        *,
+        now: Callable[[], float],
+        scan_limit: int,
+        decode_limit: int,
+    ) -> None:
+        self._whole = whole
+        self._view = view
+        self.about = about
+        self._sections = sections
+        self._now = now
+        self._scan_limit = scan_limit
+        self._decode_limit = decode_limit
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        now: Callable[[], float],
+        scan_limit: int = 2000,
+        decode_limit: int = 200,
+    ) -> Index:
+        """
+        Map an index, after checking its size and its checksum.
+
+        This reads the whole file, so call it in a thread when it may be big: nearly all of it
+        happens without the GIL, and leaves the pages mapped for the searches to come.
+
+        :param now: POSIX seconds, which records' expiries are compared with.
+        :param scan_limit: how many occurrences of a value are looked at, as long as one of them
+            is wanted.
+        :param decode_limit: how many records are decoded at most to count those that are wanted.
+        :raises BadIndex: it is damaged or of another format.
+        :raises OSError: it can't be read.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return cls._map(descriptor, now, scan_limit, decode_limit)
+        finally:
+            os.close(descriptor)
+
+    @classmethod
+    def _map(
+        cls, descriptor: int, now: Callable[[], float], scan_limit: int, decode_limit: int
+    ) -> Index:
+        head = os.pread(descriptor, HEAD.size + CHECKSUM.size, 0)
+        if len(head) < HEAD.size + CHECKSUM.size:
+            raise BadIndex("too short")
+        magic, size, directory_at, directory_bytes = HEAD.unpack_from(head)
+        if magic != MAGIC:
+            raise BadIndex("not an index of this format")
+        if size != os.fstat(descriptor).st_size or directory_at + directory_bytes != size:
+            raise BadIndex("not of the size that it says")
+        whole = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        view = memoryview(whole)
+        sections: dict[str, Section] = {}
+        try:
+            if _checksum(view) != CHECKSUM.unpack_from(head, HEAD.size)[0]:
+                raise BadIndex("its checksum is wrong")
+            try:
+                directory = json.loads(view[directory_at:size].tobytes())
+                for name, places in directory["sections"].items():
+                    sections[name] = Section.map(descriptor, view, places)
+                about = About(**directory["about"])
+            except (LookupError, TypeError, ValueError) as error:
+                raise BadIndex("its directory is wrong") from error
+        except BaseException:
+            _close(whole, view, sections)
+            raise
+        return cls(
+            whole,
+            view,
+            about,
+            sections,
+            now=now,
+            scan_limit=scan_limit,
+            decode_limit=decode_limit,
+        )
+
+    def find(
+        self,
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Record], bool] | None = None,
+        hidden: Container[int] = (),
+    ) -> Matches:
+        """
+        See L{ctsd.interfaces.IRecords.find}.
+
+        :param hidden: threats that are left out, by their ids.
+        """
+        section = self._sections.get(type)
+        if section is None:
+            return NO_MATCHES
+        if isinstance(value, str) and len(value) > max(section.longest_value, _LONG_CHARS):
+            return NO_MATCHES
+        patterns = artifacts.patterns(type, value)
+        longest = section.longest_key + 2
+        spans = []
+        for pattern in patterns:
+            if len(pattern) <= longest:
+                low, high = section.span(pattern)
+                if low < high:
+                    spans.append((low, high))
+        if not spans:
+            return NO_MATCHES
+        confirm = type == _CASED and any(map(_is_whole, patterns))
+        asked = _Asked(value, limit, wanted, hidden, confirm)
+        # Usually the first turn is the last: a further one only when all of it was left out.
+        for positions, is_last in section.positions(spans, self._scan_limit):
+            found = self._matches(section, section.rows(positions), asked, at_least=not is_last)
+            if found.records or found.more:
+                return found
+        return NO_MATCHES
+
+    def _matches(self, section: Section, rows: list[int], asked: _Asked, at_least: bool) -> Matches:
+        records: list[Record] = []
+        more = decoded = 0
+        now = self._now()
+        confirm = asked.confirm or asked.wanted is not None
+        for row in rows:
+            if section.ids is not None and section.ids[row] in asked.hidden:
+                continue
+            if section.expiries is not None and section.expiries[row] <= now:
+                continue
+            is_full = len(records) >= asked.limit
+            if not is_full or confirm:
+                if is_full and decoded >= self._decode_limit:
+                    at_least = True
+                    break
+                decoded += 1
+                record = self._record(section.payloads[row], asked)
+                if record is None:
+                    continue
+                if not is_full:
+                    records.append(record)
+                    continue
+            more += 1
+        return Matches(records=tuple(records), more=more, at_least=at_least)
+
+    def _record(self, place: int, asked: _Asked) -> Record | None:
+        """The record of a row; of several the first that matches; None when none does."""
+        start = place + LENGTH.size
+        size = LENGTH.unpack_from(self._view, place)[0]
+        lines = self._view[start : start + size].tobytes().split(b"\n")
+        confirm = asked.confirm or len(lines) > 1
+        for line in lines:
+            record = stored.decode_record(line)
+            if (
+                not confirm
+                or record.value == asked.value
+                or artifacts.matches(record.type, asked.value, record.value)
+            ):
+                return record if asked.wanted is None or asked.wanted(record) else None
+        return None
+
+    def close(self) -> None:
+        """Unmap. For a big index this takes milliseconds, without the GIL: use a thread."""
+        sections, self._sections = self._sections, {}
+        _close(self._whole, self._view, sections)
+
+
+def _is_whole(pattern: bytes) -> bool:
+    """Whether a pattern only finds keys that equal it."""
+    return pattern[:1] == MARK == pattern[-1:]
+
+
+def _checksum(view: memoryview) -> int:
+    """Of everything behind the first page, and of the head without its checksum."""
+    checksum = 0
+    for at in range(PAGE, len(view), _CHUNK_BYTES):
+        checksum = zlib.crc32(view[at : at + _CHUNK_BYTES], checksum)
+    return zlib.crc32(view[: HEAD.size], checksum)
+
+
+def _close(whole: mmap.mmap, view: memoryview, sections: dict[str, Section]) -> None:
+    for section in sections.values():
+        section.close()
+    view.release()
+    whole.close()

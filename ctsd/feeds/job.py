@@ -1,0 +1,139 @@
+"""
+What a build of an index is asked for, and how it can go wrong: what both sides of the child
+process know. L{ctsd.feeds.build} is the inside, L{ctsd.feeds.builds} the outside.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from attrs import frozen
+
+from ctsd.feeds.index import About
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+#: The modules that decide what stands in an index: when one of them has changed, it is built anew.
+_FORMS = (
+    "matching.py",
+    "normal_forms.py",
+    "stored.py",
+    "feeds/index.py",
+    "feeds/section.py",
+    "feeds/writer.py",
+    "feeds/build.py",
+    "feeds/delta.py",
+)
+
+
+class Refused(Exception):
+    """The source is not fit to be served; the message says why. Another try changes nothing."""
+
+
+class BuildFailed(Exception):
+    """The build did not come to an end; the message says why. Another try may."""
+
+
+@frozen(kw_only=True)
+class Job:
+    """
+    One index to build.
+
+    :ivar target: where the index shall be; what is there stays until the new one is whole.
+    :ivar source: the file of indicators, or the local database's file.
+    :ivar parse: the parse function, as L{reference} makes it; empty for the local database.
+    :ivar reader: for the local database: the module with C{read_threats} and C{read_version}.
+    :ivar label: what the index's C{about.source} begins with; see L{source_of}.
+    :ivar least: fewer records than these are refused.
+    :ivar max_bytes: a larger source is refused.
+    """
+
+    target: Path
+    source: Path
+    parse: str = ""
+    reader: str = ""
+    label: str = ""
+    least: int = 0
+    max_bytes: int = 1 << 40
+
+
+class Build(Protocol):
+    """Builds an index, somewhere else."""
+
+    def __call__(self, job: Job) -> Deferred[About]:
+        """
+        Fires when the index is in its place. Cancelling it ends the build.
+
+        :raises Refused: (in the Deferred, as all) see there.
+        :raises BuildFailed: see there.
+        """
+
+
+class InThread(Protocol):
+    """Runs a function in a thread, as C{twisted.internet.threads.deferToThread} does."""
+
+    def __call__(
+        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> Deferred[_T]:
+        """Fires with what the function returns, or fails with what it raises."""
+
+
+def reference(parse: Callable[..., Any]) -> str:
+    """
+    How a child process finds a parse function: C{<module's file>:<function>}.
+
+    :raises ValueError: it is not a function of a module that is a file.
+    """
+    code = getattr(parse, "__code__", None)
+    name = getattr(parse, "__qualname__", "")
+    if code is None or not name.isidentifier():
+        raise ValueError("a parse function has to be defined at its module's top level")
+    return f"{os.path.abspath(code.co_filename)}:{name}"
+
+
+def label_of(parse: str) -> str:
+    """
+    A digest of the code that decides what an index of this parse function holds (the empty string
+    stands for the local database): normal forms, the parse function's module, the format.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    home = Path(__file__).parent.parent
+    files = [home / name for name in _FORMS]
+    if parse:
+        files.append(Path(parse.rpartition(":")[0]))
+    for file in files:
+        digest.update(file.read_bytes() if file.exists() else b"")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def source_of(label: str, stat: os.stat_result) -> str:
+    """The C{about.source} of an index that was built from a file of this stat."""
+    return f"{label} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def scratch(target: Path, process: int) -> Path:
+    """Where a process writes the index that will be at C{target}."""
+    return target.with_name(f".{target.name}.{process}.building")
+
+
+def clear_scratch(target: Path, process: int | None = None) -> None:
+    """
+    Remove what a killed build of this index left behind.
+
+    :param process: whose; None for all of them, when none can be running.
+    """
+    if process is not None:
+        scratch(target, process).unlink(missing_ok=True)
+        return
+    for file in target.parent.glob(f".{glob.escape(target.name)}.*.building"):
+        file.unlink(missing_ok=True)

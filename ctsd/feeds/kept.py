@@ -1,0 +1,69 @@
+"""
+The index that is being served, and its file, which serves again at the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ctsd.feeds.index import BadIndex, Index
+from ctsd.feeds.job import InThread, clear_scratch
+
+
+class Kept:
+    """
+    One index file. Opening one reads all of it, and unmapping one takes milliseconds, so both
+    happen in a thread; the swap in between is one assignment in the reactor.
+
+    :ivar path: where the index is.
+    :ivar index: what is served; None when there is none.
+    """
+
+    _log = Logger()
+
+    def __init__(self, *, path: Path, in_thread: InThread, now: Callable[[], float]) -> None:
+        self.path = path
+        self.index: Index | None = None
+        self._in_thread = in_thread
+        self._now = now
+
+    async def start(self) -> None:
+        """
+        Serve what an earlier start left, if it is whole; remove it if it is not, and what killed
+        builds have left.
+        """
+        try:
+            await self._in_thread(self._make_room)
+            await self.swap()
+        except FileNotFoundError:
+            pass
+        except BadIndex as error:
+            self._log.error("the index {path} is left out: {error}", path=self.path, error=error)
+            await self._in_thread(self.path.unlink, missing_ok=True)
+        except OSError as error:
+            self._log.error("the index {path} can't be read: {error}", path=self.path, error=error)
+
+    async def swap(self) -> None:
+        """
+        Serve what is at C{path} now.
+
+        :raises BadIndex: that is damaged; the old one goes on.
+        :raises OSError: that can't be read; the old one goes on.
+        """
+        index = await self._in_thread(Index.open, self.path, now=self._now)
+        self.index, old = index, self.index
+        if old is not None:
+            await self._in_thread(old.close)
+
+    def close(self) -> Deferred[None] | None:
+        """Serve nothing any more; fires when it is unmapped."""
+        old, self.index = self.index, None
+        return None if old is None else self._in_thread(old.close)
+
+    def _make_room(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_scratch(self.path)

@@ -1,0 +1,147 @@
+"""
+The part of an index that one artifact type has: its mapped arrays, and their search.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+
+#: Before, between and behind the keys of a section's text; no key has this byte.
+MARK = b"\xff"
+
+
+@frozen(eq=False)
+class Section:
+    """
+    The mapped arrays of one artifact type; a row is found in all of them by its number.
+
+    :ivar text: C{FF key FF key FF ...}
+    :ivar suffixes: where suffixes of the text begin, in the order of these suffixes.
+    :ivar starts: where each row's first key's mark is in the text.
+    :ivar payloads: where each row's payload is in the file.
+    :ivar ids: of the threats; None when there are none.
+    :ivar expiries: POSIX seconds, infinity for never; None when there are none.
+    :ivar longest_key: bytes.
+    :ivar longest_value: characters of the longest value that is a string.
+    """
+
+    text: mmap.mmap
+    suffixes: memoryview
+    starts: memoryview
+    payloads: memoryview
+    ids: memoryview | None
+    expiries: memoryview | None
+    longest_key: int
+    longest_value: int
+
+    @classmethod
+    def map(cls, descriptor: int, view: memoryview, places: dict[str, Any]) -> Section:
+        """
+        A section of an open index.
+
+        :param view: all of the file.
+        :param places: the section's part of the directory.
+        :raises LookupError: an array is not there.
+        """
+
+        def array(name: str) -> memoryview:
+            start, size, code = places[name]
+            return view[start : start + size].cast(code)
+
+        start, size, _ = places["text"]
+        return cls(
+            text=mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, offset=start),
+            suffixes=array("suffixes"),
+            starts=array("starts"),
+            payloads=array("payloads"),
+            ids=array("ids") if "ids" in places else None,
+            expiries=array("expiries") if "expiries" in places else None,
+            longest_key=places["longest_key"],
+            longest_value=places["longest_value"],
+        )
+
+    def span(self, pattern: bytes) -> tuple[int, int]:
+        """The range of suffixes that begin with a pattern; empty when none does."""
+        text = self.text
+        suffixes = self.suffixes
+        size = len(pattern)
+        low, high = 0, len(suffixes)
+        count = high
+        while low < high:
+            middle = (low + high) >> 1
+            at = suffixes[middle]
+            if text[at : at + size] < pattern:
+                low = middle + 1
+            else:
+                high = middle
+        if low == count:
+            return 0, 0
+        at = suffixes[low]
+        if text[at : at + size] != pattern:
+            return 0, 0
+        # Most spans are short: gallop, then search between the last two steps.
+        step = 1
+        inside = low
+        high = low + 1
+        while high < count:
+            at = suffixes[high]
+            if text[at : at + size] != pattern:
+                break
+            inside = high
+            step *= 2
+            high = min(high + step, count)
+        while inside + 1 < high:
+            middle = (inside + high) >> 1
+            at = suffixes[middle]
+            if text[at : at + size] == pattern:
+                inside = middle
+            else:
+                high = middle
+        return low, inside + 1
+
+    def rows(self, positions: list[int]) -> list[int]:
+        """The rows that these places of the text lie in, ascending; places may repeat."""
+        starts = self.starts
+        count = len(starts)
+        found: list[int] = []
+        row, end = -1, 0
+        for position in sorted(positions):
+            if position < end:
+                continue
+            row = bisect_right(starts, position, row + 1) - 1
+            end = starts[row + 1] if row + 1 < count else len(self.text)
+            found.append(row)
+        return found
+
+    def positions(
+        self, spans: list[tuple[int, int]], size: int
+    ) -> Iterator[tuple[list[int], bool]]:
+        """
+        Where in the text the suffixes of these ranges begin, at most C{size} at a time; and
+        whether these are the last ones.
+        """
+        left = sum(high - low for low, high in spans)
+        positions: list[int] = []
+        for low, high in spans:
+            while low < high:
+                until = min(high, low + size - len(positions))
+                positions.extend(self.suffixes[low:until])
+                low = until
+                if len(positions) == size:
+                    left -= size
+                    yield positions, not left
+                    positions = []
+        if positions:
+            yield positions, True
+
+    def close(self) -> None:
+        """Let go of the maps."""
+        for view in (self.suffixes, self.starts, self.payloads, self.ids, self.expiries):
+            if view is not None:
+                view.release()
+        self.text.close()

@@ -1,0 +1,306 @@
+"""
+The local database, searched as fast as a feed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ctsd.errors import SearchLater, StoreError
+from ctsd.feeds.delta import Delta
+from ctsd.feeds.file import described
+from ctsd.feeds.index import BadIndex
+from ctsd.feeds.job import Build, BuildFailed, InThread, Job, Refused, label_of
+from ctsd.feeds.kept import Kept
+from ctsd.interfaces import NO_MATCHES, IRecords, IThreatStore, Matches, Record
+from ctsd.model import JSON
+
+#: After how many seconds to ask again while the database is being read or indexed.
+_SOON_SECS = 2.0
+
+
+@implementer(IRecords)
+class ThreatIndex(Service):
+    """
+    The threats of the store as they are, at most C{poll_secs} late.
+
+    Most are in an index file, the base, which serves at the next start, too. What has changed since
+    it was built is in memory, and hides what the base has of it; when that has become much, the
+    base is built anew in a child process. What can't be told is never told as "nothing": before
+    the changes have been read once, while more has changed than memory may hold, and when the
+    store has been away for C{stale_secs}, L{find} raises L{SearchLater}.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        store: IThreatStore,
+        identity: Callable[[], bytes],
+        database: Path,
+        reader: str,
+        index: Path,
+        clock: IReactorTime,
+        build: Build,
+        in_thread: InThread,
+        poll_secs: float = 0.1,
+        batch: int = 500,
+        rebuild_at: int = 2000,
+        max_delta: int = 10_000,
+        stale_secs: float = 60.0,
+        retry_secs: float = 60.0,
+    ) -> None:
+        """
+        :param identity: what only this database has (C{IScanStore.secret}), asked after the start:
+            an index of another one is not served. Only a digest of it is written.
+        :param database: the store's file, for the child process that builds the base.
+        :param reader: the module that reads it there, synchronously: it has
+            C{read_version(path) -> int} and C{read_threats(path) -> Iterator[Threat]}, the
+            latter by ascending id.
+        :param index: where the base is kept; its directory is made.
+        :param poll_secs: how often the store is asked for changes.
+        :param batch: how many changes are read at a time.
+        :param rebuild_at: when so many threats have changed, the base is built anew.
+        :param max_delta: so many changed threats are kept in memory at most.
+        :param stale_secs: how long to go on with what is known while the store does not answer.
+        :param retry_secs: how long to wait after a build that failed.
+        """
+        self._store = store
+        self._identity = identity
+        self._database = database
+        self._reader = reader
+        self._clock = clock
+        self._build = build
+        self._poll_secs = poll_secs
+        self._batch = batch
+        self._rebuild_at = rebuild_at
+        self._max_delta = max_delta
+        self._stale_secs = stale_secs
+        self._retry_secs = retry_secs
+        self._kept = Kept(path=index, in_thread=in_thread, now=store.now)
+        self._code = label_of("")
+        self._label = ""
+        self._outdated = False
+        self._delta = Delta()
+        self._version = 0
+        self._lost_track = False
+        self._read_at = -math.inf
+        self._lock = DeferredLock()
+        self._loop = LoopingCall(self._poll)
+        self._loop.clock = clock
+        self._reading: Deferred[None] | None = None
+        self._building: Deferred[None] | None = None
+        self._build_after = -math.inf
+        self._rest_until = -math.inf
+        self._trouble = ""
+        self._build_trouble = ""
+
+    def startService(self) -> None:
+        """Begin to follow the store, which has to be open."""
+        super().startService()
+        self._loop.start(self._poll_secs).addErrback(self._broken)
+
+    def stopService(self) -> Deferred[None]:
+        """End a build that is running, and unmap the base."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+        for running in (self._reading, self._building):
+            if running is not None:
+                running.cancel()
+                await running
+        closing = self._kept.close()
+        if closing is not None:
+            await closing
+        # Started again, all is read again.
+        self._label, self._version, self._delta = "", 0, Delta()
+        self._lost_track, self._read_at = False, -math.inf
+
+    def refresh(self) -> Deferred[None]:
+        """
+        Fires when L{find} knows all that the store knew when this was called.
+
+        :raises StoreError: (in the Deferred) the store does not answer.
+        """
+        return Deferred.fromCoroutine(self._refresh())
+
+    def find(
+        self,
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Record], bool] | None = None,
+    ) -> Matches:
+        """See L{IRecords}."""
+        if self._lost_track:
+            raise SearchLater(_SOON_SECS, "the local database is being indexed")
+        if self._clock.seconds() - self._read_at > self._stale_secs:
+            reason = self._trouble or "the local database is being read"
+            raise SearchLater(_SOON_SECS, reason)
+        base = self._kept.index
+        delta = self._delta
+        old = (
+            base.find(type=type, value=value, limit=limit, wanted=wanted, hidden=delta.changed)
+            if base is not None
+            else NO_MATCHES
+        )
+        if not delta:
+            return old
+        now = self._store.now()
+        new = delta.find(type=type, value=value, limit=limit, wanted=wanted, now=now)
+        if new is NO_MATCHES:
+            return old
+        if old is NO_MATCHES:
+            return new
+        records = sorted((*old.records, *new.records), key=lambda record: record.threat_id)
+        return Matches(
+            records=tuple(records[:limit]),
+            more=old.more + new.more + max(len(records) - limit, 0),
+            at_least=old.at_least or new.at_least,
+        )
+
+    def trouble(self) -> str:
+        """See L{IRecords}."""
+        return self._trouble or self._build_trouble
+
+    def loading(self) -> bool:
+        """See L{IRecords}."""
+        return (self._read_at == -math.inf or self._lost_track) and not self.trouble()
+
+    def describe(self) -> str:
+        """See L{IRecords}."""
+        base = self._kept.index
+        changed = f"{len(self._delta):,} changed threats"
+        return changed if base is None else f"{described(base.about)}; {changed} since"
+
+    def _poll(self) -> Deferred[None]:
+        self._reading = self.refresh().addErrback(self._not_read)
+        return self._reading
+
+    def _not_read(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is not None:
+            return
+        if failure.check(StoreError) is None:
+            self._log.failure("reading the local database's changes failed", failure)
+        self._tell("the local database does not answer")
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("nobody follows the local database any more", failure)
+
+    def _tell(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            self._log.error("{trouble}", trouble=trouble)
+        self._trouble = trouble
+
+    async def _refresh(self) -> None:
+        await self._lock.acquire()
+        try:
+            if not self._label:
+                await self._begin()
+            if not self._lost_track:
+                await self._follow()
+        finally:
+            self._lock.release()
+        if self._building is None and self._should_build(self._clock.seconds()):
+            self._building = Deferred.fromCoroutine(self._rebuild())
+            self._building.addErrback(self._not_built).addBoth(self._built)
+
+    def _should_build(self, now: float) -> bool:
+        if now < self._build_after:
+            return False
+        much = self._outdated or len(self._delta) >= self._rebuild_at
+        return self._lost_track or (much and now >= self._rest_until)
+
+    async def _begin(self) -> None:
+        """Serve the base that an earlier start left, if it is of this database."""
+        version = await self._store.version()
+        if self._kept.index is None:
+            await self._kept.start()
+        identity = hashlib.blake2b(self._identity(), digest_size=16).hexdigest()
+        base = self._kept.index
+        if base is not None:
+            code, _, of = base.about.source.partition(" ")
+            if of != identity or base.about.version > version:
+                self._log.warn("the index {path} is of another database", path=self._kept.path)
+                closing = self._kept.close()
+                if closing is not None:
+                    await closing
+            else:
+                self._version = base.about.version
+                self._outdated = code != self._code
+        self._label = f"{self._code} {identity}"
+
+    async def _follow(self) -> None:
+        """Take in what has changed."""
+        more = True
+        while more:
+            changes = await self._store.changes(since=self._version, limit=self._batch)
+            # Without a base there is nothing in which a deleted threat could still be.
+            if changes.gap and (self._kept.index is not None or self._delta):
+                self._lose_track()
+                return
+            self._delta.apply(changes)
+            self._version = changes.version
+            if len(self._delta) > self._max_delta:
+                self._lose_track()
+                return
+            more = changes.more
+        self._read_at = self._clock.seconds()
+        self._tell("")
+
+    def _lose_track(self) -> None:
+        """More has changed than we may hold: say nothing until the base is built anew."""
+        self._log.info("the local database has changed much, and is being indexed")
+        self._lost_track = True
+        self._delta = Delta()
+
+    async def _rebuild(self) -> None:
+        started = self._clock.seconds()
+        job = Job(
+            target=self._kept.path, source=self._database, reader=self._reader, label=self._label
+        )
+        await self._build(job)
+        await self._kept.swap()
+        base = self._kept.index
+        if base is None:
+            return
+        if self._lost_track:
+            self._lost_track = False
+            self._version = base.about.version
+            self._read_at = self._clock.seconds()
+        else:
+            self._delta.forget(base.about.version)
+        self._outdated = False
+        self._build_trouble = ""
+        # At most half of the time goes into builds, however much is written.
+        self._rest_until = 2 * self._clock.seconds() - started
+
+    def _not_built(self, failure: Failure) -> None:
+        if failure.check(CancelledError) is not None:
+            return
+        self._build_after = self._clock.seconds() + self._retry_secs
+        if failure.check(BuildFailed, Refused, BadIndex, OSError) is None:
+            self._log.failure("indexing the local database failed", failure)
+            self._build_trouble = "the local database could not be indexed: see the log"
+            return
+        self._build_trouble = f"the local database could not be indexed: {failure.value}"
+        self._log.error("{trouble}", trouble=self._build_trouble)
+
+    def _built(self, _: object) -> None:
+        self._building = None

@@ -1,0 +1,230 @@
+"""
+Writes an index file; its format is told in L{ctsd.feeds.index}.
+
+Payloads go straight to the file. What has to stay in memory until the end is, per type, the text
+of the keys and three numbers a record; then one suffix array at a time, four times its text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from array import array
+from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+
+import numpy
+from attrs import asdict, define, evolve, field
+from pydivsufsort import divsufsort
+
+from ctsd import artifacts, matching, stored
+from ctsd.feeds.index import CHECKSUM, HEAD, LENGTH, MAGIC, PAGE, About
+from ctsd.feeds.job import scratch
+from ctsd.feeds.section import MARK
+from ctsd.interfaces import Record
+
+_BUFFER_BYTES = 1 << 20
+_UINT32_MAX = (1 << 32) - 1
+
+#: The types for which L{ctsd.artifacts.patterns} may give the part of a key.
+_PART_TYPES = matching.PART_TYPES | {"net.ip", "net.uri"}
+
+
+@define
+class _Section:
+    """What is collected for one artifact type."""
+
+    text: bytearray = field(factory=bytearray)
+    starts: array[int] = field(factory=lambda: array("Q"))
+    payloads: array[int] = field(factory=lambda: array("Q"))
+    ids: array[int] = field(factory=lambda: array("Q"))
+    expiries: array[float] = field(factory=lambda: array("d"))
+    longest_key: int = 0
+    longest_value: int = 0
+    threat_id: int = 0
+    row: list[bytes] = field(factory=list)
+
+
+class _Out:
+    """A file that knows how much was written to it, and the checksum of that."""
+
+    def __init__(self, file: FileIO, *, at: int) -> None:
+        self._file = file
+        self._buffer = bytearray()
+        self.at = at
+        self.checksum = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append."""
+        self.at += len(data)
+        if len(data) >= _BUFFER_BYTES:
+            self.flush()
+            self._emit(data)
+            return
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what is buffered to the file."""
+        buffer, self._buffer = self._buffer, bytearray()
+        self._emit(buffer)
+
+    def align(self) -> int:
+        """Go on at the next page; where that is."""
+        self.write(bytes(-self.at % PAGE))
+        return self.at
+
+    def _emit(self, data: bytes | bytearray | memoryview) -> None:
+        self.checksum = zlib.crc32(data, self.checksum)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+
+class IndexWriter:
+    """
+    Collects records and makes an index of them. A context manager: what was not L{publish}ed when
+    it ends leaves no file behind, and whatever was at C{path} stays.
+
+    :ivar records: how many were taken.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float]) -> None:
+        """
+        :param path: where the index shall be. Its directory must exist.
+        """
+        self._path = path
+        self._now = now
+        self._scratch = scratch(path, os.getpid())
+        self._scratch.unlink(missing_ok=True)
+        # Not buffered: _Out has a buffer, and big arrays pass it without a copy.
+        self._file = FileIO(self._scratch, "x", opener=_private)
+        self._file.write(bytes(PAGE))
+        self._out = _Out(self._file, at=PAGE)
+        self._sections: dict[str, _Section] = {}
+        self.records = 0
+
+    def __enter__(self) -> IndexWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def add(self, record: Record) -> bool:
+        """
+        Take a record. Records of one threat have to come one after the other: those of one type
+        then count once.
+
+        :return: whether it could be taken: not when nothing would find it, or it can't be encoded.
+        """
+        keys = artifacts.keys(record.type, record.value)
+        if not keys:
+            return False
+        try:
+            payload = stored.encode_record(record)
+        except ValueError:
+            return False
+        section = self._sections.get(record.type)
+        if section is None:
+            section = self._sections[record.type] = _Section()
+        if not record.threat_id or record.threat_id != section.threat_id:
+            self._end_row(section)
+            section.threat_id = record.threat_id
+            section.starts.append(len(section.text))
+            section.ids.append(record.threat_id)
+            section.expiries.append(math.inf if record.expires is None else record.expires)
+        for key in keys:
+            section.text += MARK
+            section.text += key
+            section.longest_key = max(section.longest_key, len(key))
+        if isinstance(record.value, str):
+            section.longest_value = max(section.longest_value, len(record.value))
+        section.row.append(payload)
+        self.records += 1
+        return True
+
+    def publish(self, about: About) -> About:
+        """
+        Sort, write, and put the file in its place: durable, and at once whole for everybody.
+
+        :param about: its C{records} and C{built} are set here.
+        :return: what the index says of itself.
+        """
+        about = evolve(about, records=self.records, built=self._now())
+        out = self._out
+        sections = {}
+        for name in sorted(self._sections):
+            self._end_row(self._sections[name])
+        for name in sorted(self._sections):
+            sections[name] = self._write_section(name, self._sections.pop(name))
+        directory_at = out.align()
+        out.write(json.dumps({"about": asdict(about), "sections": sections}).encode())
+        out.flush()
+        head = HEAD.pack(MAGIC, out.at, directory_at, out.at - directory_at)
+        checksum = zlib.crc32(head, out.checksum)
+        os.pwrite(self._file.fileno(), head + CHECKSUM.pack(checksum), 0)
+        os.fsync(self._file.fileno())
+        os.rename(self._scratch, self._path)
+        _sync_directory(self._path.parent)
+        return about
+
+    def _end_row(self, section: _Section) -> None:
+        if section.row:
+            payload = b"\n".join(section.row)
+            section.row.clear()
+            section.payloads.append(self._out.at)
+            self._out.write(LENGTH.pack(len(payload)))
+            self._out.write(payload)
+
+    def _write_section(self, name: str, section: _Section) -> dict[str, object]:
+        section.text += MARK
+        places: dict[str, object] = {
+            "longest_key": section.longest_key,
+            "longest_value": section.longest_value,
+        }
+
+        def put(array_name: str, data: memoryview, code: str) -> None:
+            places[array_name] = (self._out.align(), data.nbytes, code)
+            self._out.write(data.cast("B"))
+
+        put("text", memoryview(section.text), "B")
+        starts = numpy.frombuffer(section.starts, dtype=numpy.uint64)
+        if len(section.text) <= _UINT32_MAX:
+            put("starts", starts.astype(numpy.uint32).data, "I")
+        else:
+            put("starts", memoryview(section.starts), "Q")
+        put("payloads", memoryview(section.payloads), "Q")
+        if any(section.ids):
+            put("ids", memoryview(section.ids), "Q")
+        if not all(map(math.isinf, section.expiries)):
+            put("expiries", memoryview(section.expiries), "d")
+        text = numpy.frombuffer(section.text, dtype=numpy.uint8)
+        suffixes = divsufsort(text)
+        if name not in _PART_TYPES:
+            # Whole keys alone are looked for: that takes one suffix a key, not one a byte.
+            suffixes = suffixes[text[suffixes] == MARK[0]]
+        put("suffixes", suffixes.data, "i" if suffixes.itemsize == 4 else "q")
+        return places
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
