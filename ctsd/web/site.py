@@ -1,0 +1,195 @@
+"""What listens: one site for each listen string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.web.http import datetimeToString
+from twisted.web.server import Site
+
+from ctsd.interfaces import IScans
+from ctsd.spool import InThread, Spool
+from ctsd.web.app import make_app
+from ctsd.web.bodies import BodyMemory
+from ctsd.web.browsers import BrowserRules, host_name
+from ctsd.web.channel import Channel, Phase
+from ctsd.web.limits import WebLimits
+from ctsd.web.protocol import Protocol
+from ctsd.web.request import Gate
+
+
+class CTSSite(Site):
+    """
+    Answers the protocol on one listener.
+
+    :ivar gate: asked before a request's body is invited in; None: everybody may come in.
+    :ivar draining: whether it is shutting down.
+    :ivar channels: all connections.
+    :ivar now: the reactor's seconds, as of the last sweep.
+    :ivar date: the C{Date} line of answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        scans: IScans,
+        spool: Spool,
+        cts: Protocol,
+        limits: WebLimits,
+        browser_rules: BrowserRules,
+        short_path: bool,
+        gate: Gate | None,
+    ) -> None:
+        """
+        :param cts: what answers.
+        :param short_path: whether the protocol's routes are taken without Klein.
+        """
+        super().__init__(
+            make_app().resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False
+        )
+        self.scans = scans
+        self.spool = spool
+        self.cts = cts
+        self.limits = limits
+        self.browser_rules = browser_rules
+        self.short_path = short_path
+        self.gate = gate
+        self.draining = False
+        self.channels: set[Channel] = set()
+        self.memory = BodyMemory(max_bytes=limits.max_body_memory_bytes)
+        self.now: float = reactor.seconds()
+        self.date = _date_line()
+        self._sweeping = LoopingCall(self.sweep)
+        self._sweeping.clock = reactor
+        self._drained: Deferred[None] | None = None
+        self._drain_timeout: IDelayedCall | None = None
+
+    def startFactory(self) -> None:
+        """Begin to listen. No access log, so nothing of twisted.web's for it."""
+        self._sweeping.start(self.limits.sweep_secs, now=False)
+
+    def stopFactory(self) -> None:
+        """No more listening; connections that are open stay under the sweep until they end."""
+        if not self.channels:
+            self._stop_sweeping()
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:  # type: ignore[override]
+        """A connection; None, which closes it, when there are too many."""
+        if len(self.channels) >= self.limits.max_connections:
+            return None
+        return Channel(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS: HTTP/1.1 alone."""
+        return [b"http/1.1"]
+
+    def sweep(self) -> None:
+        """Look after the times of all connections."""
+        self.now = self.reactor.seconds()
+        self.date = _date_line()
+        for channel in list(self.channels):
+            channel.check(self.now)
+        self._check_drained()
+
+    def channel_lost(self, channel: Channel) -> None:
+        """A connection has ended."""
+        self.channels.discard(channel)
+        if not self.channels:
+            self._check_drained()
+            if not self.numPorts:
+                self._stop_sweeping()
+
+    def drain(self, *, secs: float) -> Deferred[None]:
+        """
+        Shut down: close connections without a request, answer those in hand with
+        C{Connection: close}.
+
+        :return: fires when every answer has left, or after C{secs}. May be called again: it is
+            the same waiting.
+        """
+        if self._drained is None:
+            self.draining = True
+            self._drained = Deferred()
+            self._drain_timeout = self.reactor.callLater(secs, self._fire_drained)
+            for channel in list(self.channels):
+                if channel.phase is Phase.HEAD:
+                    channel.close()
+            self._check_drained()
+        drained: Deferred[None] = Deferred()
+        self._drained.chainDeferred(drained)
+        return drained
+
+    def _check_drained(self) -> None:
+        if self.draining and all(channel.phase is Phase.DRAIN for channel in self.channels):
+            self._fire_drained()
+
+    def _fire_drained(self) -> None:
+        timeout, self._drain_timeout = self._drain_timeout, None
+        if timeout is None or self._drained is None:
+            return
+        if timeout.active():
+            timeout.cancel()
+        self._drained.callback(None)
+
+    def _stop_sweeping(self) -> None:
+        if self._sweeping.running:
+            self._sweeping.stop()
+
+
+def _date_line() -> bytes:
+    now: bytes = datetimeToString()
+    return b"Date: " + now + b"\r\n"
+
+
+def make_site(
+    *,
+    reactor: Any,
+    scans: IScans,
+    spool: Spool,
+    mint: Callable[[str], str],
+    limits: WebLimits,
+    allowed_hosts: tuple[str, ...],
+    loopback: bool,
+    short_path: bool = True,
+    gate: Gate | None = None,
+    in_thread: InThread | None = None,
+) -> CTSSite:
+    """
+    A site for one listen string.
+
+    :param mint: a new id for a service's name.
+    :param allowed_hosts: names that browsers may use in C{Host}; empty: any, but a loopback
+        listener takes loopback names alone.
+    :param loopback: whether it listens on a loopback address alone.
+    :param short_path: False sends everything through Klein; the answers are the same.
+    :param gate: asked before a request's body is invited in.
+    :param in_thread: runs what would hold the reactor; by default in its thread pool.
+    """
+    return CTSSite(
+        reactor=reactor,
+        scans=scans,
+        spool=spool,
+        cts=Protocol(
+            scans=scans,
+            spool=spool,
+            mint=mint,
+            uploads_enabled=limits.uploads_enabled,
+            inline_json_bytes=limits.inline_json_bytes,
+            in_thread=in_thread
+            or (
+                lambda work, *args: deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
+            ),
+        ),
+        limits=limits,
+        browser_rules=BrowserRules(
+            allowed_hosts=frozenset(host_name(name) for name in allowed_hosts), loopback=loopback
+        ),
+        short_path=short_path,
+        gate=gate,
+    )
