@@ -58,7 +58,7 @@ def kind(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value}"
-    named = {str: "a string", list: "an array", dict: "a table"}
+    named: dict[type, str] = {str: "a string", list: "an array", dict: "a table"}
     return named.get(type(value), "a date or time")
 
 

@@ -248,6 +248,15 @@ class Settings:
         """The file of an SQLite store."""
         return self.state_dir / self.store.url.partition(":")[2]
 
+    @property
+    def threat_index(self) -> Path:
+        """The local database's index."""
+        return self.state_dir / "threats.index"
+
+    def data_dir(self, searcher: str) -> Path:
+        """A searcher's own directory."""
+        return self.state_dir / "searchers" / searcher
+
 
 @frozen
 class Documented:

@@ -1,0 +1,184 @@
+"""C{ctsd check} and C{ctsd searchers}: what the daemon would start with, without starting it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attrs import frozen
+from cryptography import x509
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from ctsd._cli import Commands, World, become_owner, shown, table
+from ctsd.config import Listener, Settings
+from ctsd.discovery import Catalogue, Found, Started, discover, start_all
+from ctsd.errors import SearchLater
+from ctsd.feeds.file import described
+from ctsd.feeds.index import BadIndex, Index
+from ctsd.interfaces import IRecords, Matches, Record
+from ctsd.model import JSON
+from ctsd.searcher import Parse, SearcherSetup
+from ctsd.store.places import is_network_filesystem
+
+_CERTIFICATE_WARNING_SECS = 30 * 86400
+
+
+def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add C{check} and C{searchers}."""
+    check = commands.add_parser(
+        "check", parents=[common], help="say what is wrong with the configuration"
+    )
+    check.set_defaults(run=_check)
+    searchers = commands.add_parser(
+        "searchers", parents=[common], help="say which searchers are on, and why others are off"
+    )
+    searchers.set_defaults(run=_searchers)
+
+
+@implementer(IRecords)
+@frozen(kw_only=True)
+class _KeptRecords:
+    """Says what the daemon's index of a file holds, and builds nothing."""
+
+    source: Path | None
+    index: Path
+
+    def find(
+        self,
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Record], bool] | None = None,
+    ) -> Matches:
+        """Nothing is searched here."""
+        raise SearchLater(1.0, "nothing is loaded")
+
+    def trouble(self) -> str:
+        """Empty when the file can be read."""
+        if self.source is None:
+            return ""
+        try:
+            self.source.open("rb").close()
+        except OSError as error:
+            return f"{self.source} can't be read: {error.strerror}"
+        return ""
+
+    def loading(self) -> bool:
+        """Nothing is loaded here."""
+        return False
+
+    def describe(self) -> str:
+        """What the index says of itself."""
+        try:
+            index = Index.open(self.index, now=time.time)
+        except (OSError, BadIndex):
+            return "not indexed yet"
+        try:
+            return described(index.about)
+        finally:
+            index.close()
+
+
+def _started(catalogue: Catalogue, settings: Settings) -> Started:
+    """Searchers as they start, but for what the daemon alone keeps current."""
+
+    def setup_for(found: Found) -> SearcherSetup:
+        data_dir = settings.data_dir(found.name)
+
+        def records(path: Path, parse: Parse, keep: str) -> IRecords:
+            return _KeptRecords(source=path, index=data_dir / keep)
+
+        def threats() -> IRecords:
+            return _KeptRecords(source=None, index=settings.threat_index)
+
+        return SearcherSetup(
+            settings=found.settings,
+            data_dir=data_dir,
+            clock=Clock(),
+            base_dir=settings.base_dir,
+            records=records,
+            threats=threats,
+        )
+
+    return start_all(catalogue, setup_for)
+
+
+def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    catalogue = discover(settings)
+    now = world.now()
+    warnings = [line for one in settings.listen for line in _listener_warnings(one, now)]
+    become_owner(settings.state_dir)
+    started = _started(catalogue, settings)
+    warnings += _searcher_warnings(started)
+    errors = 0
+    if is_network_filesystem(settings.state_dir):
+        world.complain(f"error: state_dir {settings.state_dir} is on a network file system")
+        errors += 1
+    for one in started.off:
+        if one.broken and one.mode:
+            world.complain(f"error: searcher {one.name} is off: {one.why_off}")
+            errors += 1
+    for line in warnings:
+        world.complain(f"warning: {line}")
+    world.say(
+        f"{settings.document.name}: {_counted(errors, 'error')}, "
+        f"{_counted(len(warnings), 'warning')}; on: "
+        + (", ".join(found.name for found, _, _ in started.running) or "no searcher")
+    )
+    return 1 if errors else 0
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _searcher_warnings(started: Started) -> Iterator[str]:
+    for one in started.off:
+        if not (one.broken and one.mode):
+            yield f"searcher {one.name} is off: {one.why_off}"
+    for found, searcher, _ in started.running:
+        trouble = searcher.trouble()
+        if trouble:
+            yield f"searcher {found.name}: {trouble}"
+
+
+def _listener_warnings(listener: Listener, now: float) -> Iterator[str]:
+    missing = [
+        what for what, there in (("TLS", listener.tls), ("auth", listener.auth)) if not there
+    ]
+    if missing and not listener.local:
+        yield f"{listener.description} is open to other machines without {' and '.join(missing)}"
+    for path in listener.certificates:
+        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        ends = certificate.not_valid_after_utc
+        left_secs = ends.timestamp() - now
+        if left_secs <= 0:
+            yield f"the certificate {path} has ended on {ends:%Y-%m-%d}"
+        elif left_secs < _CERTIFICATE_WARNING_SECS:
+            yield f"the certificate {path} ends on {ends:%Y-%m-%d}"
+        elif certificate.not_valid_before_utc > datetime.fromtimestamp(now, UTC):
+            yield f"the certificate {path} is not valid yet"
+
+
+def _searchers(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    catalogue = discover(settings)
+    become_owner(settings.state_dir)
+    started = _started(catalogue, settings)
+    rows = [("NAME", "MODE", "STATE", "ABOUT")]
+    for found, searcher, _ in started.running:
+        about = searcher.describe()
+        trouble = searcher.trouble()
+        state = "on" if not trouble else "trouble"
+        rows.append(
+            (found.name, found.mode or "", state, "; ".join(filter(None, (trouble, about))))
+        )
+    for one in started.off:
+        rows.append((one.name, one.mode or "-", "off", one.why_off))
+    for line in table(rows):
+        world.say(shown(line))
+    return 0
