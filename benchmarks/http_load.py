@@ -1,0 +1,226 @@
+"""
+ctsd beside a bare twisted.web Site, in one run: `python benchmarks/http_load.py`.
+
+Each server is pinned on one core and wrk on another; servers take turns within every round, so
+that a noisy machine is noisy for both. Prints a table of medians, spread and ratios. `--help`
+lists the options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROWS = 60_000
+#: name, kind for load.lua
+CASES = ["options", "post-hit", "post-miss", "get", "multipart-hit", "multipart-miss"]
+#: what each is compared with on the bare site
+YARDSTICK = {"options": "options", "get": "get"}
+
+
+def urls(rows: int) -> list[str]:
+    """Made-up phishing URLs of realistic length."""
+    paths = ["login.php?session=%x", "wp-content/uploads/%x/index.html", "secure/%x/account/update"]
+    return [
+        f"http://host{n % (rows // 3)}-{(n * 7919) % 100003}.example/"
+        + paths[n % 3] % (n * 2654435761)
+        for n in range(rows)
+    ]
+
+
+def write_feed(path: Path, rows: list[str]) -> None:
+    """A file in PhishTank's format."""
+    with path.open("w") as feed:
+        feed.write(
+            "phish_id,url,phish_detail_url,submission_time,verified,verification_time,online,target\n"
+        )
+        for n, url in enumerate(rows, 1):
+            feed.write(
+                f"{n},{url},http://www.phishtank.com/phish_detail.php?phish_id={n},"
+                "2026-01-01T00:00:00+00:00,yes,2026-01-01T01:00:00+00:00,yes,Some Bank\n"
+            )
+
+
+class Server:
+    """One server on one pinned core."""
+
+    def __init__(self, name: str, port: int, command: list[str], cwd: Path, core: int) -> None:
+        self.name, self.port = name, port
+        self.log = (cwd / f"{name}.log").open("wb")
+        pin = ["taskset", "-c", str(core)]
+        self.process = subprocess.Popen(
+            [*pin, *command], cwd=cwd, stdout=self.log, stderr=subprocess.STDOUT
+        )
+
+    def cpu_secs(self) -> float:
+        """Processor time so far, children not included."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rss_mib(self) -> float:
+        """Resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+def ask(port: int, method: str, path: str, body: object = None) -> dict:
+    """One request, for setting up."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, method=method)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def wait_for(check, secs: float) -> None:
+    """Until a check is true."""
+    deadline = time.monotonic() + secs
+    while True:
+        try:
+            if check():
+                return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not ready within {secs} s")
+        time.sleep(0.2)
+
+
+def load(port: int, kind: str, values: Path, connections: int, secs: float, seed: int) -> dict:
+    """What wrk measures."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{secs:g}s"]
+    command += ["--timeout", "10s", "-s", str(HERE / "load.lua"), f"http://127.0.0.1:{port}/"]
+    command += ["--", kind, str(values), str(seed)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    line = re.search(r"RESULT (.*)", said)[1]
+    result = {k: float(v) for k, v in (pair.split("=") for pair in line.split())}
+    result["rate"] = result["requests"] / result["micros"] * 1e6
+    return result
+
+
+def add_threats(config: Path, count: int, where: Path) -> None:
+    """A local database of made-up addresses, through the command line."""
+    lines = where / "threats.jsonl"
+    with lines.open("w") as out:
+        for n in range(count):
+            url = f"http://internal{n % 50021}.example/{n:x}/{(n * 2654435761) % 2**32:x}"
+            threat = {
+                "name": f"Campaign {n % 100}",
+                "artifacts": [{"type": "net.uri", "value": url}],
+                "properties": [{"type": "string", "name": "campaign", "value": str(n % 100)}],
+            }
+            out.write(json.dumps(threat) + "\n")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "ctsd.cli", "--config", str(config), "threats", "import"]
+    subprocess.run([*command, str(lines)], check=True, cwd=where)
+    print(f"imported {count:,} threats in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--secs", type=float, default=4)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--threats", type=int, default=0, help="in the local database")
+    parser.add_argument("--cases", nargs="*", default=CASES)
+    parser.add_argument("--klein", action="store_true", help="short_path = false")
+    parser.add_argument("--keep", action="store_true", help="keep the directory, say where it is")
+    options = parser.parse_args()
+    where = Path(tempfile.mkdtemp(prefix="ctsd-bench-"))
+    rows = urls(options.rows)
+    feed, values, ids = where / "feed.csv", where / "values", where / "ids"
+    write_feed(feed, rows)
+    values.write_text("\n".join(rows) + "\n")
+    config = where / "ctsd.toml"
+    config.write_text(
+        f'state_dir = "var"\nlisten = ["tcp:8801:interface=127.0.0.1:backlog=1024"]\n'
+        f"short_path = {str(not options.klein).lower()}\n"
+        f'[searchers.phishtank]\nfile = "{feed}"\n'
+    )
+    (where / "ctsd.tac").write_text((HERE.parent / "ctsd.tac").read_text())
+    if options.threats:
+        add_threats(config, options.threats, where)
+    twistd = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile="]
+    servers = [
+        Server("bare", 8800, [sys.executable, str(HERE / "bare_site.py"), "8800"], where, 0),
+        Server("ctsd", 8801, [*twistd, "ctsd", "--config", str(config)], where, 0),
+    ]
+    try:
+        wait_for(lambda: ask(8800, "OPTIONS", "/"), 30)
+        wait_for(lambda: ask(8801, "OPTIONS", "/"), 30)
+        post = {"type": "net.uri", "value": rows[0]}
+        wait_for(lambda: ask(8801, "POST", "/", post)["hits"], 120)
+        finished = [
+            ask(8801, "POST", "/", {"type": "net.uri", "value": url})["id"] for url in rows[:500]
+        ]
+        ids.write_text("\n".join(finished) + "\n")
+        results: dict[tuple[str, str], list[dict]] = {}
+        cpu: dict[tuple[str, str], list[float]] = {}
+        for round_ in range(options.rounds):
+            for case in options.cases:
+                for server in servers:
+                    kind = case
+                    source = ids if case == "get" else values
+                    before = server.cpu_secs()
+                    result = load(
+                        server.port, kind, source, options.connections, options.secs, round_ + 1
+                    )
+                    spent = server.cpu_secs() - before
+                    results.setdefault((server.name, case), []).append(result)
+                    cpu.setdefault((server.name, case), []).append(
+                        spent / max(result["requests"], 1) * 1e6
+                    )
+        print(
+            f"\n{options.rounds} rounds of {options.secs:g} s, {options.connections} connections, "
+            f"{options.rows:,} rows, {options.threats:,} threats"
+            + (", through Klein" if options.klein else "")
+        )
+        print("\n| case | bare/s | ctsd/s | spread | ratio | µs CPU | p50 ms | p99 ms | errors |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for case in options.cases:
+            bare = [one["rate"] for one in results["bare", case]]
+            ours = results["ctsd", case]
+            rates = [one["rate"] for one in ours]
+            ratio = statistics.median(o / b for o, b in zip(rates, bare, strict=True))
+            errors = sum(one["errors"] + one["not2xx"] for one in ours)
+            print(
+                f"| {case} | {statistics.median(bare):,.0f} | {statistics.median(rates):,.0f} "
+                f"| {min(rates):,.0f}-{max(rates):,.0f} | {ratio:.2f} "
+                f"| {statistics.median(cpu['ctsd', case]):.0f} "
+                f"| {statistics.median(one['p50'] for one in ours):.1f} "
+                f"| {statistics.median(one['p99'] for one in ours):.1f} | {errors:.0f} |"
+            )
+        print(f"\nctsd: {servers[1].rss_mib():.0f} MiB resident")
+    finally:
+        for server in servers:
+            server.stop()
+        if options.keep:
+            print(where)
+        else:
+            subprocess.run(["rm", "-r", str(where)], check=True)
+
+
+if __name__ == "__main__":
+    main()

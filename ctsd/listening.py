@@ -1,0 +1,72 @@
+"""Every socket that ctsd listens on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.python.failure import Failure
+
+from ctsd.config import Listener
+from ctsd.web.site import CTSSite
+
+
+class Listening(Service):
+    """
+    Listens on endpoint strings, each with a site of its own (what one listener puts in front of
+    its site must not reach another).
+
+    :param site_for: makes the site of a listener.
+    :param drain_secs: how long requests in hand may take when we stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        listeners: Sequence[Listener],
+        site_for: Callable[[Listener], CTSSite],
+        drain_secs: float,
+    ) -> None:
+        self._reactor = reactor
+        self._listeners = listeners
+        self._site_for = site_for
+        self._drain_secs = drain_secs
+        self._ports: list[IListeningPort] = []
+        self._sites: list[CTSSite] = []
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, before privileges are dropped.
+
+        :raises SystemExit: an address can't be had; the message is one line.
+        """
+        super().privilegedStartService()
+        for listener in self._listeners:
+            site = self._site_for(listener)
+            failed: list[Failure] = []
+            listening = serverFromString(self._reactor, listener.description).listen(site)
+            listening.addCallbacks(self._ports.append, failed.append)
+            self._sites.append(site)
+            if failed:
+                raise SystemExit(f"ctsd: {_why(listener, failed[0])}")
+
+    async def stop(self) -> None:
+        """Accept nothing more, and finish the requests in hand."""
+        closing: list[Any] = [maybeDeferred(port.stopListening) for port in self._ports]
+        draining = [site.drain(secs=self._drain_secs) for site in self._sites]
+        self._ports, self._sites = [], []
+        await DeferredList([*closing, *draining], consumeErrors=True)
+
+
+def _why(listener: Listener, failure: Failure) -> str:
+    error = failure.value
+    reason = str(error)
+    if isinstance(error, CannotListenError):
+        reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
+    return f"can't listen on {listener.description}: {reason}"

@@ -1,0 +1,45 @@
+"""
+The public face of ctsd for authors of searchers: everything a searcher needs, from one place.
+
+See the README, "Write a searcher".
+"""
+
+from ctsd.errors import NotConfigured, SearchFailed, SearchLater
+from ctsd.interfaces import IRecords, Matches, Record
+from ctsd.internal import InternalArtifactSearch
+from ctsd.model import Artifact, File, Hit, Property, Threat
+from ctsd.searcher import (
+    BaseArtifactSearch,
+    Found,
+    SearchContext,
+    SearcherSetup,
+    ip,
+    lat_lng,
+    number,
+    string,
+    uri,
+)
+
+__all__ = [
+    "Artifact",
+    "BaseArtifactSearch",
+    "File",
+    "Found",
+    "Hit",
+    "IRecords",
+    "InternalArtifactSearch",
+    "Matches",
+    "NotConfigured",
+    "Property",
+    "Record",
+    "SearchContext",
+    "SearchFailed",
+    "SearchLater",
+    "SearcherSetup",
+    "Threat",
+    "ip",
+    "lat_lng",
+    "number",
+    "string",
+    "uri",
+]

@@ -1,0 +1,148 @@
+"""From the configuration to searchers that are ready to be asked, with the indexes they want."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import MultiService
+from twisted.internet.defer import DeferredLock
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from ctsd.asking import Source
+from ctsd.config import Settings
+from ctsd.discovery import Catalogue, Found, start_all
+from ctsd.feeds.builds import Builds
+from ctsd.feeds.file import RecordsFile
+from ctsd.feeds.threats import ThreatIndex
+from ctsd.interfaces import IRecords
+from ctsd.searcher import Parse, SearcherSetup
+from ctsd.slots import Slots
+from ctsd.store import threat_rows
+from ctsd.store.sqlite import SQLiteStore
+
+
+@frozen(kw_only=True)
+class Sources:
+    """
+    The searchers that are on.
+
+    :ivar indexes: the services that keep their indexes current; to be started.
+    :ivar services: the searchers of each service, in order.
+    :ivar off: the others.
+    """
+
+    indexes: MultiService
+    services: Mapping[str, tuple[Source, ...]]
+    off: tuple[Found, ...]
+
+    def all(self) -> list[Source]:
+        """Every searcher that is on, once."""
+        return list({id(one): one for ones in self.services.values() for one in ones}.values())
+
+    def stop(self) -> None:
+        """Let every searcher let go of what it has."""
+        for source in self.all():
+            try:
+                source.searcher.stop()
+            except Exception:
+                Logger(__name__).failure("Searcher {name} does not stop", name=source.name)
+
+
+def start_sources(
+    settings: Settings,
+    catalogue: Catalogue,
+    *,
+    reactor: Any,
+    store: SQLiteStore,
+    environment: Mapping[str, str],
+) -> Sources:
+    """
+    Start all searchers that are on.
+
+    :param store: not open yet; its local database is indexed where a searcher asks for that.
+    :param environment: of child processes, without secrets.
+    """
+    indexes = MultiService()
+    build = Builds(reactor=reactor, clock=reactor, lock=DeferredLock(), environment=environment)
+
+    def in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
+
+    index_dir = settings.state_dir / "index"
+    local: list[ThreatIndex] = []
+
+    def threats() -> IRecords:
+        if not local:
+            index = ThreatIndex(
+                store=store,
+                identity=store.secret,
+                database=settings.store_path,
+                reader=threat_rows.__name__,
+                index=index_dir / "threats",
+                clock=reactor,
+                build=build,
+                in_thread=in_thread,
+            )
+            index.setServiceParent(indexes)
+            local.append(index)
+        return local[0]
+
+    def setup_for(found: Found) -> SearcherSetup:
+        def records(path: Path, parse: Parse, keep: str) -> IRecords:
+            file = RecordsFile(
+                path=path,
+                parse=parse,
+                index=index_dir / f"{found.name}-{keep}",
+                clock=reactor,
+                build=build,
+                in_thread=in_thread,
+                now=store.now,
+            )
+            file.setServiceParent(indexes)
+            return file
+
+        return SearcherSetup(
+            settings=found.settings,
+            data_dir=_own_dir(settings.state_dir / "searchers" / found.name),
+            base_dir=settings.base_dir,
+            clock=reactor,
+            records=records,
+            threats=threats,
+        )
+
+    started = start_all(catalogue, setup_for)
+    by_name = {
+        found.name: Source(
+            searcher=searcher,
+            setup=setup,
+            name=found.name,
+            asynchronous=found.mode == "async",
+            required=found.required,
+            timeout_secs=found.timeout_secs,
+            slots=Slots(limit=found.slots),
+        )
+        for found, searcher, setup in started.running
+    }
+    return Sources(
+        indexes=indexes,
+        services={
+            service: tuple(by_name[name] for name in names)
+            for service, names in started.services.items()
+        },
+        off=started.off,
+    )
+
+
+def _own_dir(path: Path) -> Path:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def child_variables(environ: Mapping[str, str], path: list[str]) -> dict[str, str]:
+    """An environment in which a child process of ours finds the same modules as we."""
+    return {**environ, "PYTHONPATH": os.pathsep.join(one for one in path if one)}
