@@ -250,8 +250,12 @@ class Settings:
 
     @property
     def threat_index(self) -> Path:
-        """The local database's index."""
-        return self.state_dir / "threats.index"
+        """The index of the local database."""
+        return self.state_dir / "index" / "threats"
+
+    def index(self, searcher: str, keep: str) -> Path:
+        """An index that a searcher keeps under a name."""
+        return self.state_dir / "index" / f"{searcher}-{keep}"
 
     def data_dir(self, searcher: str) -> Path:
         """A searcher's own directory."""

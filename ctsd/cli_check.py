@@ -77,7 +77,8 @@ class _KeptRecords:
         try:
             index = Index.open(self.index, now=time.time)
         except (OSError, BadIndex):
-            return "not indexed yet"
+            # The local database needs no index while it is small.
+            return "not indexed yet" if self.source else ""
         try:
             return described(index.about)
         finally:
@@ -88,17 +89,15 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
     """Searchers as they start, but for what the daemon alone keeps current."""
 
     def setup_for(found: Found) -> SearcherSetup:
-        data_dir = settings.data_dir(found.name)
-
         def records(path: Path, parse: Parse, keep: str) -> IRecords:
-            return _KeptRecords(source=path, index=data_dir / keep)
+            return _KeptRecords(source=path, index=settings.index(found.name, keep))
 
         def threats() -> IRecords:
             return _KeptRecords(source=None, index=settings.threat_index)
 
         return SearcherSetup(
             settings=found.settings,
-            data_dir=data_dir,
+            data_dir=settings.data_dir(found.name),
             clock=Clock(),
             base_dir=settings.base_dir,
             records=records,
