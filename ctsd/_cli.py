@@ -20,6 +20,8 @@ from twisted.internet.task import react
 from ctsd.config import Settings
 from ctsd.interfaces import IThreatStore
 from ctsd.model import Outcome
+from ctsd.one_scan import run_scan
+from ctsd.store.sqlite import SQLiteStore
 
 # Characters that a terminal would act upon, or that hide what stands beside them.
 _UNPRINTABLE = re.compile(
@@ -86,6 +88,8 @@ def become_owner(state_dir: Path) -> None:
     """
     As root: become the user to whom the state belongs, for good, so that no file is left in it
     that the daemon can't write.
+
+    Whatever this user may not read has to be imported and opened before.
     """
     os.umask(0o077)
     if os.geteuid() != 0 or not state_dir.exists():
@@ -125,8 +129,6 @@ def in_reactor(work: Work) -> int:
 
 
 def _open_store(settings: Settings, reactor: Any) -> tuple[IThreatStore, Callable[[], Any]]:
-    from ctsd.store.sqlite import SQLiteStore
-
     store = SQLiteStore(
         reactor=reactor,
         path=settings.store_path,
@@ -137,12 +139,6 @@ def _open_store(settings: Settings, reactor: Any) -> tuple[IThreatStore, Callabl
     store.open()
     store.startService()
     return store, store.stopService
-
-
-def _run_scan(**what: Any) -> Deferred[list[tuple[str, Outcome]]]:
-    from ctsd.one_scan import run_scan
-
-    return run_scan(**what)
 
 
 def real_world() -> World:
@@ -156,6 +152,6 @@ def real_world() -> World:
         err=sys.stderr,
         in_reactor=in_reactor,
         open_store=_open_store,
-        run_scan=_run_scan,
+        run_scan=run_scan,
         now=time.time,
     )

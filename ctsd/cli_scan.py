@@ -42,9 +42,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 
 def _scan(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
     artifact = _artifact(arguments, world)
-    become_owner(settings.state_dir)
 
     async def scan(reactor: Any) -> int:
+        become_owner(settings.state_dir)
         outcomes = await world.run_scan(
             reactor=reactor, settings=settings, artifact=artifact, searcher=arguments.searcher
         )

@@ -91,9 +91,9 @@ def _positive(text: str) -> int:
 
 def _with_store(settings: Settings, world: World, work: WithStore) -> int:
     """Open the database as its owner, work, close it."""
-    become_owner(settings.state_dir)
 
     async def whole(reactor: Any) -> int:
+        become_owner(settings.state_dir)
         store, close = world.open_store(settings, reactor)
         try:
             return await work(store)
