@@ -75,18 +75,19 @@ def _unescaped(point: bytes) -> bytes:
     return point
 
 
-def make_place(path: Path) -> None:
+def make_place(path: Path, *, mounts: Path = _MOUNTS) -> None:
     """
     Make sure that the database file is there, for its owner alone, in a directory that is there.
 
     A directory that has to be made gets the mode 0700, the file 0600. What root makes in
     somebody's directory belongs to that somebody, as the files that SQLite puts beside it will.
 
+    :param mounts: see L{is_network_filesystem}.
     :raises StoreError: that is not possible, or the place is on another machine.
     """
     directory = path.parent
     try:
-        if is_network_filesystem(path):
+        if is_network_filesystem(path, mounts=mounts):
             raise StoreError(
                 f"{directory} is on a network file system, where SQLite's locks do not work"
             )

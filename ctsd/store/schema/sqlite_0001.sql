@@ -23,6 +23,7 @@ CREATE TABLE secrets (
 -- outcomes: all searches of a scan that ended in its first answer, in one value; NULL when they
 -- are rows of searches. artifact, file: only while somebody may have to ask (again).
 -- wake: of an OPEN scan, when somebody has to look at it.
+-- Not WITHOUT ROWID: there a row above 1,002 bytes spills into a page of its own.
 CREATE TABLE scans (
     id TEXT NOT NULL PRIMARY KEY,
     service TEXT NOT NULL,
@@ -34,7 +35,7 @@ CREATE TABLE scans (
     artifact BLOB,
     file BLOB,
     outcomes BLOB
-) WITHOUT ROWID;
+);
 CREATE INDEX scans_unfinished ON scans (service, digest) WHERE state <> 'complete';
 CREATE INDEX scans_wake ON scans (wake) WHERE state = 'open';
 CREATE INDEX scans_age ON scans (created) WHERE state <> 'open';
@@ -50,7 +51,7 @@ CREATE TABLE searches (
     takeovers INTEGER NOT NULL,
     deaths INTEGER NOT NULL,
     PRIMARY KEY (scan_id, searcher)
-) WITHOUT ROWID;
+);
 CREATE INDEX searches_held ON searches (holder) WHERE holder <> '';
 
 -- base: NULL while nobody may see the import; after it, the version before its first threat.
@@ -107,5 +108,5 @@ CREATE TABLE pairs (
     name BLOB NOT NULL PRIMARY KEY,
     value BLOB NOT NULL,
     expires DOUBLE PRECISION NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX pairs_expire ON pairs (expires);
