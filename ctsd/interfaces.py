@@ -346,7 +346,8 @@ class IRecords(Interface):
         wanted: Callable[[Record], bool] | None = None,
     ) -> Matches:
         """
-        The records that match a value as protocol.md rules it.
+        The records that match a value as protocol.md rules it. Records of one threat of the
+        local database count once.
 
         :param wanted: leaves out the records for which it is false.
         :raises SearchLater: nothing was ever loaded.
