@@ -129,7 +129,7 @@ class Daemon(MultiService):
             )
             self._store.open()
         except StoreError as error:
-            raise SystemExit(f"ctsd: {settings.store_path}: {error.reason}") from None
+            raise SystemExit(f"ctsd: {error.reason}") from None
         except OSError as error:
             raise SystemExit(f"ctsd: {settings.state_dir}: {error.strerror}") from None
         self._compose()

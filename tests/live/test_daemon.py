@@ -1,0 +1,279 @@
+"""The real daemon: started, asked, killed, started again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd.model import PASSWORD
+from tests.live.daemon import BIN, ROOT, Daemon, free_port, wait_until
+
+#: A searcher that waits for a file to appear, in a coroutine, and one that blocks for ever.
+WAITING = '''
+from pathlib import Path
+
+from ctsd.searching import BaseArtifactSearch, Hit, SearchFailed, string
+from twisted.internet.task import deferLater
+
+
+class WaitingArtifactSearch(BaseArtifactSearch):
+    """Finds what the file C{go} in its directory says, as soon as it is there."""
+
+    keys = {"types": list}
+
+    def supports(self, artifact_type):
+        return artifact_type in ("net.ip", "system.user.password")
+
+    async def search(self, artifact_type, search_term, *, context, **kwargs):
+        go = context.data_dir / "go"
+        while not go.exists():
+            await deferLater(context.clock, 0.05)
+        return [Hit((string("said", go.read_text()),))]
+'''
+
+STUCK = '''
+import time
+
+from ctsd.searching import BaseArtifactSearch
+
+
+class StuckArtifactSearch(BaseArtifactSearch):
+    """Blocks for a minute."""
+
+    def supports(self, artifact_type):
+        return artifact_type == "net.ip"
+
+    def search(self, artifact_type, search_term, **kwargs):
+        time.sleep(60)
+'''
+
+DEADLY = '''
+import os
+import signal
+
+from ctsd.searching import BaseArtifactSearch
+from twisted.internet.task import deferLater
+
+
+class DeadlyArtifactSearch(BaseArtifactSearch):
+    """Takes its process with it, when its scan has been promised."""
+
+    def supports(self, artifact_type):
+        return artifact_type == "net.ip"
+
+    async def search(self, artifact_type, search_term, *, context, **kwargs):
+        await deferLater(context.clock, 0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+OWN = """
+first_answer_secs = 0.1
+[searchers]
+sync = ["internal"]
+async = ["{name}"]
+path = ["own"]
+"""
+
+
+class LiveTestCase(SynchronousTestCase):
+    """One daemon in a fresh directory."""
+
+    def daemon(self, config: str = "", **more: Any) -> Daemon:
+        """A daemon that is stopped with the test."""
+        daemon = Daemon(Path(self.mktemp()), config, **more)
+        self.addCleanup(daemon.stop)
+        return daemon
+
+
+class SessionTests(LiveTestCase):
+    """What the Django sample's README does, as it stands."""
+
+    def curl(self, *arguments: str, input: bytes | None = None) -> str:
+        """What curl prints."""
+        command = ["curl", "--silent", "--show-error", *arguments]
+        return subprocess.run(
+            command, capture_output=True, check=True, timeout=30, input=input
+        ).stdout.decode()
+
+    def test_curl(self) -> None:
+        """OPTIONS, a POST that finds the sample's record, a GET that finds it again."""
+        daemon = self.daemon()
+        daemon.start()
+        url = f"http://localhost:{daemon.port}/"
+        self.assertEqual(self.curl("--request", "OPTIONS", url), '{"upload_file": true}')
+        artifact = '{"type": "net.uri", "value": "www.megastore.lu" }'
+        json_type = ["--header", "Content-Type: application/json"]
+        request = ["--request", "POST", *json_type, "--data-binary", artifact, url]
+        answer = wait_until(
+            lambda: "megastore" in (said := self.curl(*request)) and said, "the sample's record"
+        )
+        self.assertEqual(answer.count('"props"'), 1)
+        self.assertIn("PhishTank" if "PhishTank" in answer else "megastore", answer)
+        scan_id = answer.split('"')[3]
+        self.assertEqual(self.curl(url + scan_id), answer)
+        self.assertEqual(self.curl(url + scan_id + "/"), answer)
+        self.assertEqual(daemon.stop(), 0)
+
+    def test_tac(self) -> None:
+        """C{twistd -y ctsd.tac} with the built-in defaults, and C{./ctsd.toml}."""
+        directory = Path(self.mktemp())
+        directory.mkdir(mode=0o755)
+        shutil.copy(ROOT / "ctsd.tac", directory)
+        port = free_port()
+        (directory / "ctsd.toml").write_text(f'listen = ["tcp:{port}:interface=127.0.0.1"]')
+        command = [str(BIN / "twistd"), "-n", "--pidfile=", "-y", "ctsd.tac"]
+        process = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+
+        def listens() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listens, "it listens")
+        process.terminate()
+        self.assertEqual(process.wait(15), 0)
+        self.assertEqual((directory / "var").stat().st_mode & 0o777, 0o700)
+
+
+class StartTests(LiveTestCase):
+    """What stops the start says so in one line."""
+
+    def refused(self, daemon: Daemon) -> str:
+        """What it says when it does not start."""
+        self.assertEqual(daemon.run().wait(20), 1)
+        said = daemon.log.read_text().splitlines()
+        complaints = [line for line in said if "#error]" in line or line.startswith("ctsd: ")]
+        self.assertEqual(len(complaints), 1, daemon.log.read_text())
+        self.assertNotIn("Traceback", daemon.log.read_text())
+        return complaints[0]
+
+    def test_port_is_taken(self) -> None:
+        """A port that somebody else has."""
+        daemon = self.daemon()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", daemon.port))
+            other.listen()
+            self.assertIn(f"tcp:{daemon.port}", self.refused(daemon))
+
+    def test_bad_configuration(self) -> None:
+        """A key that there is not: file, line and key."""
+        self.assertIn(
+            "ctsd.toml:2: when_incomplet", self.refused(self.daemon('when_incomplet = "tell"'))
+        )
+
+    def test_two_daemons(self) -> None:
+        """Two daemons on one C{state_dir}."""
+        first = self.daemon()
+        first.start()
+        second = Daemon(first.directory)
+        self.addCleanup(second.stop)
+        self.assertIn("another ctsd", self.refused(second))
+
+    def test_bad_store(self) -> None:
+        """A database that is none."""
+        daemon = self.daemon()
+        daemon.state_dir.mkdir(mode=0o700)
+        (daemon.state_dir / "ctsd.sqlite").write_bytes(b"no database, but long enough " * 100)
+        self.assertIn("ctsd.sqlite", self.refused(daemon))
+
+
+class StopTests(LiveTestCase):
+    """SIGTERM."""
+
+    def test_stuck_thread(self) -> None:
+        """A searcher that is stuck in its thread does not hold the exit."""
+        daemon = self.daemon(OWN.format(name="stuck"), searchers={"stuck.py": STUCK})
+        daemon.start()
+        self.assertEqual(daemon.post("net.ip", "10.1.1.1").status, 303)
+        started = time.monotonic()
+        self.assertEqual(daemon.stop(), 0)
+        self.assertLess(time.monotonic() - started, 10)
+
+
+class PromiseTests(LiveTestCase):
+    """What was answered 303 is finished."""
+
+    def waiting(self) -> Daemon:
+        """A daemon whose searcher waits to be told."""
+        daemon = self.daemon(OWN.format(name="waiting"), searchers={"waiting.py": WAITING})
+        daemon.start()
+        return daemon
+
+    def go(self, daemon: Daemon) -> None:
+        """Tell it."""
+        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+
+    def test_killed(self) -> None:
+        """C{kill -9} and a restart: every scan is finished and answered, with the same id."""
+        daemon = self.waiting()
+        promised = []
+        for number in range(20):
+            answer = daemon.post("net.ip", f"10.1.1.{number}")
+            self.assertEqual(answer.status, 303)
+            self.assertNotIn("Location", answer.headers)
+            self.assertGreaterEqual(answer.json["retry_secs"], 1)
+            promised.append(answer.json["id"])
+        daemon.kill()
+        daemon.start()
+        self.assertEqual(daemon.ask("GET", "/" + promised[0]).status, 303)
+        self.assertEqual(daemon.post("net.ip", "10.1.1.3").json["id"], promised[3])
+        self.go(daemon)
+        for scan_id in promised:
+            answer = daemon.finished(scan_id)
+            self.assertEqual(answer.status, 200)
+            self.assertIn(b"bad", answer.body)
+
+    def test_stopped(self) -> None:
+        """The same after SIGTERM; and a finished scan is answered after it, too."""
+        daemon = self.waiting()
+        promised = daemon.post("net.ip", "10.1.1.1").json["id"]
+        finished = daemon.post("net.uri", "http://nothing.example/").json["id"]
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.assertEqual(daemon.ask("GET", "/" + finished).status, 200)
+        self.go(daemon)
+        self.assertEqual(daemon.finished(promised).status, 200)
+
+    def test_password(self) -> None:
+        """A password is in no file, answered while the process lives, and lost after."""
+        daemon = self.waiting()
+        secret = "correct-horse-battery-staple"
+        answer = daemon.post(PASSWORD, secret)
+        self.assertEqual(answer.status, 303)
+        self.go(daemon)
+        self.assertEqual(daemon.finished(answer.json["id"]).status, 200)
+        daemon.kill()
+        needles = [secret.encode(), hashlib.sha256(secret.encode()).hexdigest().encode()]
+        for path in daemon.directory.rglob("*"):
+            if path.is_file():
+                for needle in needles:
+                    self.assertNotIn(needle, path.read_bytes(), str(path))
+        daemon.start()
+        self.assertEqual(daemon.ask("GET", "/" + answer.json["id"]).status, 503)
+
+    def test_deadly_searcher(self) -> None:
+        """A search that kills the daemon is caught: alone in a child from the second takeover,
+        and the scan ends by naming it."""
+        daemon = self.daemon(OWN.format(name="deadly"), searchers={"deadly.py": DEADLY})
+        daemon.start()
+        scan_id = daemon.post("net.ip", "10.1.1.1").json["id"]
+        assert daemon.process is not None
+        self.assertEqual(daemon.process.wait(10), -signal.SIGKILL)
+        daemon.run()
+        self.assertEqual(daemon.process.wait(20), -signal.SIGKILL)
+        daemon.start()
+        answer = daemon.finished(scan_id)
+        self.assertEqual(answer.status, 503)
+        self.assertIn("deadly", answer.json["error"])
+        self.assertIsNone(daemon.process.poll())
