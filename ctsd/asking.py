@@ -11,7 +11,7 @@ from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -26,6 +26,7 @@ from ctsd.searcher import (
     SearchContext,
     SearcherSetup,
     current_search,
+    owner_of,
     string,
 )
 from ctsd.slots import Slots
@@ -86,6 +87,7 @@ class Source:
     :ivar asynchronous: listed as C{async}: holds a first answer only for C{first_answer_secs}.
     :ivar required: whether a scan waits for it until its deadline.
     :ivar timeout_secs: one search of it, one try.
+    :ivar scope: the service that keeps what it finds to itself; empty when everybody may see it.
     """
 
     searcher: BaseArtifactSearch
@@ -95,6 +97,12 @@ class Source:
     required: bool = True
     timeout_secs: float = 30.0
     slots: Slots = field(factory=lambda: Slots(limit=4))
+    scope: str = ""
+
+    @property
+    def owner(self) -> str:
+        """What the local database calls whoever found something: L{owner_of}."""
+        return owner_of(self.name, self.scope)
 
     @property
     def local(self) -> bool:
@@ -166,6 +174,7 @@ class _Asking:
                     type=question.type,
                     value=question.value,
                     searcher=self._source.name,
+                    scope=self._source.scope,
                     source=question.source,
                     asked=self._ask.asked,
                     setup=self._source.setup,
@@ -182,9 +191,11 @@ class _Asking:
         if question.source and (context.found or not self._source.searcher.local):
             self._finds.append(
                 Finds(
-                    searcher=self._source.name,
+                    searcher=self._source.owner,
                     source=question.source,
-                    threats=tuple(context.found),
+                    threats=tuple(
+                        evolve(threat, searcher=self._source.owner) for threat in context.found
+                    ),
                 )
             )
 

@@ -84,7 +84,11 @@ async def search(request: ChildRequest, clock: Any) -> Answered:
         searcher = load_searcher(request)
         searcher.start(setup)
         source = Source(
-            searcher=searcher, setup=setup, name=request.name, timeout_secs=request.timeout_secs
+            searcher=searcher,
+            setup=setup,
+            name=request.name,
+            timeout_secs=request.timeout_secs,
+            scope=request.scope,
         )
         if iscoroutinefunction(searcher.search):
             return await ask_waiting(source, request.ask)

@@ -24,7 +24,7 @@ class InternalArtifactSearch(BaseArtifactSearch):
 
     A hit is the threat's name, then its properties. What a searcher found for this very artifact
     is left to that searcher when it is asked in the same scan: it would be there twice, or after
-    the source has taken it back.
+    the source has taken it back. What a service keeps to itself no other service sees.
     """
 
     name = "internal"
@@ -64,14 +64,16 @@ class InternalArtifactSearch(BaseArtifactSearch):
         context: SearchContext = kwargs["context"]
 
         def wanted(record: Record) -> bool:
-            return record.source != context.source or record.searcher not in context.asked
+            scope, _, searcher = record.searcher.rpartition("/")
+            if scope and scope != context.scope:
+                return False
+            return record.source != context.source or searcher not in context.asked
 
         matches = self._threats.find(
             type=artifact_type,
             value=search_term,
             limit=MAX_HITS,
-            # Without a digest nothing was ever stored for this artifact.
-            wanted=wanted if context.source else None,
+            wanted=wanted,
         )
         if not matches.records and not matches.more:
             return None

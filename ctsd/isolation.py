@@ -53,6 +53,7 @@ class ChildRequest:
     data_dir: Path
     base_dir: Path
     timeout_secs: float
+    scope: str
     ask: Ask = field(repr=False)
 
 
@@ -68,6 +69,7 @@ def encode_request(source: Source, ask: Ask) -> bytes:
         data_dir=source.setup.data_dir,
         base_dir=source.setup.base_dir,
         timeout_secs=source.timeout_secs,
+        scope=source.scope,
         ask=ask,
     )
     pickled = pickle.dumps(request)
@@ -171,7 +173,7 @@ class _Child(ProcessProtocol):
         try:
             if died:
                 raise ValueError("its process died")
-            answered = decode_answered(bytes(self._answer), searcher=self._source.name)
+            answered = decode_answered(bytes(self._answer), searcher=self._source.owner)
         except Exception as error:
             outcome = Outcome(Ended.FAILED, reason=f"in a child process: {error}")
             answered = Answered(outcome, died=died)

@@ -288,7 +288,7 @@ class Promises:
         self._scan_log.add(
             scan_id=live.id,
             service=live.service,
-            type=live.artifact.type,
+            artifact=live.artifact,
             outcome=outcome,
             hits=hits,
             secs=max(self._store.now() - live.created, 0.0),

@@ -329,7 +329,7 @@ class Scanner(Service):
         self._scan_log.add(
             scan_id=view.id,
             service=service,
-            type=artifact.type,
+            artifact=artifact,
             outcome="found" if view.hits else "nothing",
             hits=len(view.hits),
             secs=self._clock.seconds() - started,

@@ -92,6 +92,7 @@ class SearchContext:
     :ivar type: the artifact's type.
     :ivar value: its value, as C{search_term}.
     :ivar searcher: the searcher's name.
+    :ivar scope: the service that keeps finds to itself; empty when everybody may see them.
     :ivar source: the artifact's digest; empty for passwords, whose finds are not stored.
     :ivar asked: the names of all searchers that are asked for this artifact in this scan.
     :ivar setup: see L{SearcherSetup}; its parts are here, too.
@@ -102,6 +103,7 @@ class SearchContext:
     type: str
     value: JSON = field(repr=False)
     searcher: str
+    scope: str = ""
     source: bytes = field(default=b"", repr=False)
     asked: frozenset[str] = frozenset()
     setup: SearcherSetup
@@ -125,6 +127,12 @@ class SearchContext:
 
 #: The search that runs in this context; the scanner sets it around every call.
 current_search: ContextVar[SearchContext] = ContextVar("ctsd.current_search")
+
+
+def owner_of(searcher: str, scope: str) -> str:
+    """How the local database names a searcher (L{Threat.searcher}): C{[<scope>/]<searcher>}."""
+    return f"{scope}/{searcher}" if scope else searcher
+
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -314,6 +322,7 @@ __all__ = [
     "lat_lng",
     "name_of",
     "number",
+    "owner_of",
     "string",
     "uri",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThreadPool
@@ -42,7 +42,7 @@ class Sources:
 
     def all(self) -> list[Source]:
         """Every searcher that is on, once."""
-        return list({id(one): one for ones in self.services.values() for one in ones}.values())
+        return list({one.name: one for ones in self.services.values() for one in ones}.values())
 
     def stop(self) -> None:
         """Let every searcher let go of what it has."""
@@ -131,11 +131,16 @@ def start_sources(
     return Sources(
         indexes=indexes,
         services={
-            service: tuple(by_name[name] for name in names)
+            service: tuple(_scoped(by_name[name], service, settings) for name in names)
             for service, names in started.services.items()
         },
         off=started.off,
     )
+
+
+def _scoped(source: Source, service: str, settings: Settings) -> Source:
+    ours = settings.services.get(service)
+    return evolve(source, scope=service) if ours and ours.threats == "own" else source
 
 
 def _own_dir(path: Path) -> Path:

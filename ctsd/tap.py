@@ -162,7 +162,7 @@ class Daemon(MultiService):
         ids = ScanIds(store.secret())
         flight = Flight()
         recent = RecentViews(max_bytes=limits.recent_max_bytes)
-        scan_log = ScanLog(clock=reactor)
+        scan_log = ScanLog(clock=reactor, values=settings.log_values)
         runner = Runner(
             clock=reactor,
             threads=DaemonThreads(reactor=reactor, max_threads=settings.blocking_threads),

@@ -691,6 +691,29 @@ class Blocked(Told):
 class LogTests(ScanTestCase):
     """One line a scan."""
 
+    def logged(self, values: bool) -> str:
+        """What is logged of one scan."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        log = ScanLog(clock=self.clock, values=values)
+        for artifact in (IP, Artifact(PASSWORD, "hunter2"), Artifact("string", "a\nb")):
+            log.add(scan_id="x", service="", artifact=artifact, outcome="nothing", hits=0, secs=0.0)
+        log.flush()
+        globalLogPublisher.removeObserver(observe)
+        return "\n".join(lines)
+
+    def test_values(self) -> None:
+        """Values are logged when that is asked for, escaped; passwords never."""
+        self.assertNotIn("10.1.1.1", self.logged(values=False))
+        shown = self.logged(values=True)
+        self.assertIn("value=10.1.1.1", shown)
+        self.assertIn("value=a\\nb", shown)
+        self.assertNotIn("hunter2", shown)
+
     def test_line(self) -> None:
         """Id, service, type, outcome and seconds; never the value."""
         lines: list[str] = []
