@@ -75,9 +75,11 @@ _STRING_TYPES: Final = frozenset(each for each in SHAPES if SHAPES[each] is Shap
 def _as_text(value: JSON) -> str | None:
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(value)
-    return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value)
 
 
 def _as_number(value: JSON) -> int | float | None:
@@ -144,7 +146,7 @@ def shaped(artifact: Artifact) -> Artifact:
         return artifact
     shape = SHAPES.get(artifact.type)
     if shape is None:
-        raise UnknownArtifact("the artifact's type is not known")
+        raise UnknownArtifact(f"the artifact's type {artifact.type[:100]!a} is not known")
     value = _in_shape(shape, artifact.value)
     if value is None:
         raise UnknownArtifact(f"the value of {artifact.type} is not {shape.value}")
@@ -152,22 +154,25 @@ def shaped(artifact: Artifact) -> Artifact:
 
 
 def _is_blank(value: JSON) -> bool:
-    if value is None:
-        return True
     if isinstance(value, str):
         return not value or value.isspace()
-    if isinstance(value, Mapping):
-        return all(map(_is_blank, value.values()))
-    if isinstance(value, Sequence):
-        return all(map(_is_blank, value))
-    return False
+    return value is None
 
 
 def is_empty(artifact: Artifact) -> bool:
     """
     Whether there is nothing to ask: blank, no elements, or only such; a file is never empty.
     """
-    return artifact.file is None and _is_blank(artifact.value)
+    value = artifact.value
+    if artifact.file is not None:
+        return False
+    if isinstance(value, str):
+        return _is_blank(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_blank, value.values()))
+    if isinstance(value, Sequence):
+        return all(map(_is_blank, value))
+    return value is None
 
 
 def digest(type: str, value: JSON, file: File | None = None) -> bytes:
@@ -179,11 +184,11 @@ def digest(type: str, value: JSON, file: File | None = None) -> bytes:
     if type == PASSWORD:
         return b""
     if file is None:
-        text = f"{type}\0{normal(type, value)}"
+        text = f"{type}\0value\0{normal(type, value)}"
     elif type == FILE:
-        text = f"{type}\0\0{file.sha256}"
+        text = f"{type}\0file\0{file.sha256}"
     else:
-        text = f"{type}\0{file.sha256}\0{normal(type, value)}"
+        text = f"{type}\0both\0{file.sha256}\0{normal(type, value)}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

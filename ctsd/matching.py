@@ -3,8 +3,9 @@ Which stored indicator a value finds. Pure.
 
 An indicator is stored under its L{keys}; a value looks for its L{patterns}. A stored key C{K}
 matches a pattern C{P} when C{P in b"\\xff" + K + b"\\xff"}: so one index of all keys, joined by
-C{\\xff}, answers substrings and, by a pattern that is framed with C{\\xff}, equality. Neither holds
-a C{\\xff} of its own: both are UTF-8 (lone surrogates included), apart from frames of digests.
+C{\\xff}, answers substrings and, by a pattern that is framed with C{\\xff}, equality. No key holds
+a C{\\xff}: keys are UTF-8 (lone surrogates included), but for C{\\xfe} in those that must be found
+whole.
 
 The rules, by type:
     - Texts and names are found by what they contain, whatever the case of their ASCII letters,
@@ -21,16 +22,18 @@ The rules, by type:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
 from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.normal_forms import (
     MAX_COMPARED_BYTES,
+    address,
     bare_url,
     has_scheme,
+    name,
     normal,
     octets,
+    recipients,
     whole_url,
 )
 
@@ -55,69 +58,59 @@ PART_TYPES: Final = frozenset(
         "system.user.name",
     }
 )
+_OWN_TYPES: Final = frozenset({"net.ip", "net.uri"})
 _NEVER: Final = frozenset({FILE, PASSWORD})
 
 
 def _apart(data: bytes) -> bytes:
-    """A key that no part of a text can match: C{\\xfe} is in no UTF-8."""
-    return b"\xfe" + b"\xfe".join(data[i : i + 1] for i in range(len(data)))
+    """A key of which no text is a part: C{\\xfe} is in no UTF-8."""
+    return b"\xfe" + b"\xfe".join(data[at : at + 1] for at in range(len(data)))
 
 
-def _key(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
+def _key(data: bytes) -> bytes:
     if len(data) <= MAX_COMPARED_BYTES:
         return data
     return _apart(hashlib.blake2b(data, digest_size=16).hexdigest().encode("ascii"))
 
 
-def _lower_key(text: str) -> bytes:
-    """With the ASCII letters, and only these, in lower case."""
-    data = text.encode("utf-8", "surrogatepass").lower()
-    if len(data) <= MAX_COMPARED_BYTES:
-        return data
-    return _apart(hashlib.blake2b(data, digest_size=16).hexdigest().encode("ascii"))
+def _exact(text: str) -> bytes:
+    return _key(text.encode("utf-8", "surrogatepass"))
 
 
-def _address_key(value: JSON) -> bytes:
-    text = normal("net.ip", value)
-    parts = octets(text)
-    if parts is not None:
-        return f".{parts}.".encode("ascii")
-    # What is no address must not be found by octets that happen to be in it.
-    return _key(text).replace(b".", b"\xfe")
+def _caseless(text: str) -> bytes:
+    # Of bytes, Python lowers the ASCII letters alone.
+    return _key(text.encode("utf-8", "surrogatepass").lower())
 
 
-def _recipient_keys(value: JSON) -> tuple[bytes, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return ()
-    each = {_key(one.strip().lower()) for one in value if isinstance(one, str)}
-    return tuple(sorted(each - {b""}))
-
-
-def _small(text: str) -> bool:
-    return len(text) <= MAX_COMPARED_BYTES and (
-        len(text) * 4 <= MAX_COMPARED_BYTES
-        or len(text.encode("utf-8", "surrogatepass")) <= MAX_COMPARED_BYTES
+def _is_small(text: str) -> bool:
+    return len(text) * 4 <= MAX_COMPARED_BYTES or (
+        len(text.encode("utf-8", "surrogatepass")) <= MAX_COMPARED_BYTES
     )
 
 
 def _url_keys(bare: str) -> tuple[bytes, ...]:
-    raw = _lower_key(bare)
-    if not has_scheme(bare) or not _small(bare):
+    raw = _caseless(bare)
+    whole = whole_url(bare) if has_scheme(bare) and _is_small(bare) else None
+    if whole is None:
         return (raw,)
-    whole = whole_url(bare)
-    if whole is None or not _small(whole):
-        return (raw,)
-    normal_key = _lower_key(whole)
-    return (raw,) if normal_key == raw else (raw, normal_key)
+    form = _caseless(whole)
+    return (raw,) if form == raw else (raw, form)
 
 
 def _name_keys(value: str) -> tuple[bytes, ...]:
-    form = _lower_key(normal("net.name", value))
+    form = _caseless(name(value))
     if value.isascii():
-        return (form,) if form else ()
-    raw = _lower_key(value.strip())
-    return tuple(key for key in dict.fromkeys((form, raw)) if key)
+        return (form,)
+    raw = _caseless(value.strip())
+    return (raw,) if form == raw else (raw, form)
+
+
+def _address_key(text: str) -> bytes:
+    form = address(text)
+    if octets(form) is not None:
+        return f".{form}.".encode("ascii")
+    # What is no address must not be found by octets that happen to be in it.
+    return _exact(form).replace(b".", b"\xfe")
 
 
 def keys(type: str, value: JSON) -> tuple[bytes, ...]:
@@ -128,42 +121,41 @@ def keys(type: str, value: JSON) -> tuple[bytes, ...]:
     if type in _NEVER:
         return ()
     if type == "email.header.to":
-        return _recipient_keys(value)
-    if type == "net.name":
-        return _name_keys(value) if isinstance(value, str) else ()
+        return tuple({_exact(each): None for each in recipients(value) if each})
+    if type not in PART_TYPES and type not in _OWN_TYPES:
+        form = normal(type, value)
+        return (_exact(form),) if form else ()
+    if not isinstance(value, str) or not value.strip():
+        return ()
     if type == "net.uri":
-        bare = bare_url(value) if isinstance(value, str) else ""
+        bare = bare_url(value)
         return _url_keys(bare) if bare else ()
     if type == "net.ip":
-        key = _address_key(value)
-    elif type in PART_TYPES:
-        key = _lower_key(value.strip()) if isinstance(value, str) else b""
-    else:
-        key = _key(normal(type, value))
-    return (key,) if key else ()
+        return (_address_key(value),)
+    if type == "net.name":
+        return _name_keys(value)
+    return (_caseless(value.strip()),)
+
+
+def _finds_parts(type: str, value: JSON) -> bool:
+    """Whether this value finds what it is a part of, and not only its equal."""
+    if not isinstance(value, str):
+        return False
+    if type == "net.uri":
+        bare = bare_url(value)
+        return len(bare) >= MIN_PART_CHARS and not has_scheme(bare)
+    if type == "net.ip":
+        parts = octets(value.strip())
+        return parts is not None and len(parts) >= MIN_PART_CHARS and parts.count(".") < 3
+    return type in PART_TYPES and len(value.strip()) >= MIN_PART_CHARS
 
 
 def patterns(type: str, value: JSON) -> tuple[bytes, ...]:
     """What to look for in the stored keys; nothing when nothing can be found."""
     found = keys(type, value)
-    if not found:
-        return ()
-    if type == "net.uri":
-        whole = isinstance(value, str) and has_scheme(bare_url(value))
-        parts = not whole
-    elif type == "net.ip":
-        parts = found[0].startswith(b".") and found[0].count(b".") < 5
-    else:
-        parts = type in PART_TYPES
-    if parts and isinstance(value, str):
-        if type == "net.ip":
-            parts = len(found[0]) - 2 >= MIN_PART_CHARS
-        return tuple(key if parts and _long(key) else FRAME + key + FRAME for key in found)
-    return tuple(FRAME + key + FRAME for key in found)
-
-
-def _long(key: bytes) -> bool:
-    return len(key) >= MIN_PART_CHARS
+    if _finds_parts(type, value):
+        return found
+    return tuple([FRAME + key + FRAME for key in found])
 
 
 def matches(type: str, term: JSON, stored: JSON) -> bool:
@@ -179,7 +171,7 @@ def matches(type: str, term: JSON, stored: JSON) -> bool:
     asked, kept = bare_url(term), bare_url(stored)
     if not has_scheme(asked) or asked == kept:
         return True
-    if not (_small(asked) and _small(kept)):
+    if not (has_scheme(kept) and _is_small(asked) and _is_small(kept)):
         return False
     form = whole_url(asked)
     return form is not None and form == whole_url(kept)

@@ -145,8 +145,8 @@ def mac(text: str) -> str:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Several texts as one, so that different ones never give the same."""
-    return "".join(f"{len(part)}:{part}" for part in parts)
+    """Several texts as one, so that different ones never give the same; empty when all are."""
+    return "".join(f"{len(part)}:{part}" for part in parts) if any(parts) else ""
 
 
 def _text(value: JSON, key: str) -> str:
@@ -182,16 +182,21 @@ def _upper(text: str) -> str:
     return text.strip().upper()
 
 
-def _recipients(value: JSON) -> str:
+def recipients(value: JSON) -> list[str]:
+    """Each of several e-mail addresses in its normal form."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        return ""
-    return joined([_lower(each) for each in value if isinstance(each, str)])
+        return []
+    return [_lower(each) for each in value if isinstance(each, str)]
+
+
+def _port(value: JSON) -> str:
+    return "" if isinstance(value, bool) or not isinstance(value, int | float) else str(value)
 
 
 _FORMS: Final[Mapping[str, Callable[[JSON], str]]] = {
     "email.header": _header,
     "email.header.sender_address": _of_text(_lower),
-    "email.header.to": _recipients,
+    "email.header.to": lambda value: joined(recipients(value)),
     "hash.md5": _of_text(_lower),
     "hash.sha1": _of_text(_lower),
     "hash.sha256": _of_text(_lower),
@@ -201,7 +206,7 @@ _FORMS: Final[Mapping[str, Callable[[JSON], str]]] = {
     "net.ip": _of_text(address),
     "net.mac": _of_text(mac),
     "net.name": _of_text(name),
-    "net.port": str,
+    "net.port": _port,
     "net.uri": _of_text(url),
     "system.registry": _registry,
     "threat.malware.family": _of_text(_lower),
@@ -212,7 +217,8 @@ _STRIPPED: Final = _of_text(str.strip)
 
 def normal(type: str, value: JSON) -> str:
     """
-    The normal form of a value that has its type's shape: equal values have equal ones.
+    The normal form of a value that has its type's shape: equal values have equal ones. Empty for
+    a value of another shape.
 
     A type without a rule of its own (texts, names) only loses the blanks around it.
     """

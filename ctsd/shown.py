@@ -142,7 +142,6 @@ def _unique(name: str, taken: set[str]) -> str:
     while one in taken:
         count += 1
         one = safe_text(safe, MAX_NAME_CHARS - len(f" ({count})")) + f" ({count})"
-    taken.add(one)
     return one
 
 
@@ -170,12 +169,13 @@ def shown(hit: Hit, notice: str = "") -> ShownHit:
             props.append(one)
     if not props:
         props.append(Shown("string", "finding", "without details"))
-        taken.add("finding")
     room = MAX_PROPERTIES - (1 if notice else 0)
     if len(props) > room:
         left_out = len(props) - room + 1
         del props[room - 1 :]
-        props.append(Shown("string", _unique("more properties", taken), f"{left_out} not shown"))
+        left_name = _unique("more properties", taken)
+        taken.add(left_name)
+        props.append(Shown("string", left_name, f"{left_out} not shown"))
     if notice:
         props.append(Shown("string", _unique("more hits", taken), notice))
     return ShownHit(props)
@@ -185,7 +185,9 @@ def more_notice(more: int, at_least: bool) -> str:
     """What the last shown hit says about those that are not; empty when there are none."""
     if more <= 0 and not at_least:
         return ""
-    return f"at least {max(more, 1)} not shown" if at_least else f"{more} not shown"
+    if not more:
+        return "there may be more"
+    return f"at least {more} not shown" if at_least else f"{more} not shown"
 
 
 def encoded(hits: Iterable[ShownHit]) -> list[bytes]:

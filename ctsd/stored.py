@@ -31,30 +31,35 @@ from ctsd.threat_lines import threat_from_line, threat_line
 
 _fast_encode: Final = msgspec.json.Encoder().encode
 _fast_decode: Final = msgspec.json.Decoder().decode
-_exact_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# What a searcher hands over is not always JSON; what isn't is kept as text.
+_exact_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), default=str
+).encode
 
 
 def _encode(value: object, plain: bool) -> bytes:
     """
     :param plain: no float and no container that may hold one is in C{value}: msgspec writes
         NaN as null.
-    :raises ValueError: it is nested too deep to be written.
+    :return: without a line's end in it.
+    :raises ValueError: it is nested too deep to be written, or no JSON at all.
     """
     if plain:
         try:
             return _fast_encode(value)
         except ValueError:
+            # It holds a lone surrogate.
             pass
     try:
         return _exact_encode(value).encode("utf-8", "surrogatepass")
-    except RecursionError:
-        raise ValueError("the value is nested too deep") from None
+    except (RecursionError, TypeError):
+        raise ValueError("the value is no JSON, or nested too deep") from None
 
 
 def _decode(data: bytes) -> Any:
     try:
         return _fast_decode(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return json.loads(data)
 
 
