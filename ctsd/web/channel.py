@@ -267,6 +267,8 @@ class Channel(HTTPChannel):
 
     def close(self) -> None:
         """End the connection, once what was written has gone out."""
+        if self.phase is Phase.CLOSED:
+            return
         self.phase = Phase.CLOSED
         self._input = b""
         self._marked_at = self.site.now
