@@ -144,7 +144,12 @@ class CheckTests(CommandCase):
         )
 
         now = time.time()
-        for ahead_days, told in ((0, ""), (15, "ends on"), (41, "has ended on"), (-9, "is not valid yet")):
+        for ahead_days, told in (
+            (0, ""),
+            (15, "ends on"),
+            (41, "has ended on"),
+            (-9, "is not valid yet"),
+        ):
             self.clock.advance(now + ahead_days * 86400 - self.clock.seconds())
             self.run_command("check")
             self.assertIn(f"the certificate {certificate} {told}" if told else "", self.err)
