@@ -85,11 +85,10 @@ def _octets(text: str) -> list[str] | None:
 
 
 def _ip_matches(term: str, stored: str) -> bool:
+    term, stored = _one_address(term), _one_address(stored)
     asked, kept = _octets(term), _octets(stored)
-    if asked is None:
-        return _one_address(term) == _one_address(stored)
-    if kept is None:
-        return _one_address(stored) == ".".join(asked)
+    if asked is None or kept is None:
+        return term == stored
     if len(asked) == 4 or len(".".join(asked)) < 4:
         return asked == kept
     return any(kept[at : at + len(asked)] == asked for at in range(len(kept)))
