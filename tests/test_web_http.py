@@ -251,11 +251,9 @@ class FuzzTests(WebCase):
         by = data.draw(st.integers(0, 50))
         seen, _ = stock(whole, by=by)
         for self.site.short_path in (True, False):
-            taken = [
-                reply
-                for reply in _lenient(self.ask(whole, by=by))
-                if reply.status not in (400, 413)
-            ]
+            client = self.ask(whole, by=by)
+            taken = [reply for reply in _lenient(client) if reply.status not in (400, 413)]
+            client.leave()
             self.assertLessEqual(len(taken), len(seen), whole)
 
     @settings(max_examples=100, deadline=None)
@@ -269,7 +267,10 @@ class FuzzTests(WebCase):
             for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
                 if not client.closed:
                     client.send(whole[start:end])
-            self.assertEqual(client.statuses, self.ask(whole).statuses)
+            uncut = self.ask(whole)
+            self.assertEqual(client.statuses, uncut.statuses)
+            client.leave()
+            uncut.leave()
 
 
 _BASES = [
@@ -699,6 +700,7 @@ class MultipartSplitTests(WebCase):
             for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
                 client.send(whole[start:end])
             self.assertEqual(client.statuses, [200])
+            client.leave()
         for _, artifact in self.scans.submitted:
             assert artifact.file is not None
             self.assertEqual(
