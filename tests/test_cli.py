@@ -11,6 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import __version__
 from ctsd._cli import become_owner, shown, table
+from ctsd.feeds.index import About
+from ctsd.feeds.writer import IndexWriter
+from ctsd.interfaces import Record
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair
 
@@ -174,6 +177,36 @@ class CheckTests(CommandCase):
         self.assertIn("trouble  its file is gone; ten records", self.succeed("searchers"))
         self.run_command("check")
         self.assertIn("warning: searcher keyed: its file is gone", self.err)
+
+    def test_index(self) -> None:
+        """What the daemon has indexed of a file is told; its absence is no error."""
+        self.config.write_text("[searchers.phishtank]\nfile = 'p.csv'\n")
+        (self.dir / "p.csv").write_text("")
+        self.assertIn("on     not indexed yet", self.succeed("searchers"))
+        index = self.dir / "var" / "index"
+        index.mkdir(parents=True)
+        for name, records in (("phishtank-records", 3), ("threats", 2)):
+            with IndexWriter(index / name, now=self.clock.seconds) as writer:
+                for number in range(records):
+                    writer.add(Record(type="net.uri", value=f"http://{number}.example/"))
+                writer.publish(About(source="s"))
+        told = self.succeed("searchers")
+        self.assertRegex(told, r"internal +sync +on +2 records, indexed 2027-01-15 08:00 UTC\n")
+        self.assertRegex(told, r"phishtank +async +on +3 records, indexed 2027-01-15 08:00 UTC\n")
+
+    def test_damaged_index(self) -> None:
+        """An index that is damaged counts as none."""
+        index = self.dir / "var" / "index"
+        index.mkdir(parents=True)
+        (index / "threats").write_bytes(b"no index")
+        self.assertRegex(self.succeed("searchers"), r"internal +sync +on\n")
+
+    def test_missing_data_file(self) -> None:
+        """A data file that is missing is a warning; the source is in trouble, not off."""
+        self.config.write_text("[searchers.phishtank]\nfile = 'p.csv'\n")
+        self.assertEqual(self.run_command("check"), 0)
+        self.assertIn(f"warning: searcher phishtank: {self.dir}/p.csv can't be read", self.err)
+        self.assertRegex(self.succeed("searchers"), r"phishtank +async +trouble +.*/p.csv can't")
 
 
 class OwnerTests(SynchronousTestCase):
