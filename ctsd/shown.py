@@ -25,14 +25,13 @@ _CUT: Final = "\u2026"
 _MAX_NUMBER: Final = 2**53
 
 # Written out, and not asked of unicodedata: the same text must give the same bytes on every Python.
-# Controls, soft hyphen, combining grapheme joiner, Arabic letter mark, Hangul and Khmer fillers,
-# Mongolian selectors, zero-width and bidi characters, line and paragraph separators, variation
-# selectors, byte order mark, interlinear annotation, musical and shorthand formats, tags, lone
-# surrogates.
+# All controls (Cc), formats (Cf: bidi, zero-width, tags ...), lone surrogates (Cs), separators of
+# lines and paragraphs, and what else Unicode says is shown as nothing: fillers, variation selectors.
 _HIDDEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000110bd\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
