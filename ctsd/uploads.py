@@ -21,7 +21,8 @@ from twisted.internet.defer import Deferred
 
 from ctsd.errors import BadArtifact, BodyTooLarge, CTSDError
 from ctsd.model import PASSWORD, File
-from ctsd.spool import Spool, SpoolFile
+from ctsd.spool import Spool
+from ctsd.spool_file import SpoolFile
 from ctsd.web.bodies import HeldBody
 from ctsd.wire import decode_artifact
 

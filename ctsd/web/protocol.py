@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from ctsd.errors import BadArtifact, BodyTooLarge, NoSuchService, Unavailable, status_of
 from ctsd.interfaces import IScans, ISpool
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, ScanView
-from ctsd.spool import InThread
+from ctsd.spool_file import InThread
 from ctsd.uploads import Parts
 from ctsd.web.answers import NO_CONTENT, Answer, error_answer, not_allowed
 from ctsd.web.targets import Kind, Target

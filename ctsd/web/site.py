@@ -13,7 +13,8 @@ from twisted.web.http import datetimeToString
 from twisted.web.server import Site
 
 from ctsd.interfaces import IScans
-from ctsd.spool import InThread, Spool
+from ctsd.spool import Spool
+from ctsd.spool_file import InThread
 from ctsd.web.app import make_app
 from ctsd.web.bodies import BodyMemory
 from ctsd.web.browsers import BrowserRules, host_name
