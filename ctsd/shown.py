@@ -26,7 +26,7 @@ _MAX_NUMBER: Final = 2**53
 
 # Written out, and not asked of unicodedata: the same text must give the same bytes on every Python.
 # All controls (Cc), formats (Cf: bidi, zero-width, tags ...), lone surrogates (Cs), separators of
-# lines and paragraphs, and what else Unicode says is shown as nothing: fillers, variation selectors.
+# lines and paragraphs, and what else shows as nothing: fillers, variation selectors.
 _HIDDEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
     "\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
