@@ -160,6 +160,7 @@ class BuildsTests(TestCase):
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
+        self.addCleanup(process.kill)
         assert process.stdin is not None
         job = self.job(feeding.sleeping)
         process.stdin.write(

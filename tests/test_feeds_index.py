@@ -167,6 +167,20 @@ class IndexTests(SynchronousTestCase):
         found = index.find(type="net.uri", value="host.example", limit=2)
         self.assertEqual((len(found.records), found.more, found.at_least), (2, 23, True))
 
+    def test_scan_limit_over_both_spellings(self) -> None:
+        """The limit is one for the written and the normal form together."""
+        records = [
+            url(f"http://a.example{end}", f"{n}{end}") for n in range(5) for end in ("", "/")
+        ]
+        index = self.open(records, scan_limit=7)
+        found = index.find(type="net.uri", value="http://a.example", limit=2)
+        self.assertEqual((len(found.records), found.at_least), (2, True))
+        self.assertLess(found.more, 6)
+        whole = Index.open(self.path, now=lambda: 0.0, scan_limit=15)
+        self.addCleanup(whole.close)
+        found = whole.find(type="net.uri", value="http://a.example", limit=2)
+        self.assertEqual((len(found.records), found.more, found.at_least), (2, 8, False))
+
     def test_looks_on_while_all_is_unwanted(self) -> None:
         """A match is found however many others are left out before it."""
         records = [url("http://host.example/", f"{n}", threat_id=n + 1) for n in range(50)]

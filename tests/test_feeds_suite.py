@@ -27,9 +27,7 @@ THREATS = (
     threat("both", ("net.uri", "http://www.megastore.lu/"), ("net.ip", "192.168.1.1")),
     threat("twice", ("net.uri", "https://a.example/1"), ("net.uri", "https://a.example/2")),
     threat("short", ("net.uri", "https://a.example/short"), expires=50.0),
-    threat(
-        "found", ("net.uri", "https://found.example/"), searcher="s", source=b"0123456789"
-    ),
+    threat("found", ("net.uri", "https://found.example/"), searcher="s", source=b"0123456789"),
     threat("name", ("file.name", "badprogram.exe"), ("hash.md5", "0123456789ABCDEF" * 2)),
     threat("numbers", ("net.port", 4444), ("email.header.to", ["a@x.example", "b@x.example"])),
 )

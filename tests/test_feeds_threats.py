@@ -195,6 +195,8 @@ class ThreatIndexTests(SynchronousTestCase):
         fixture.clock.advance(0.1)
         fixture.builder.release()
         self.assertEqual(len(fixture.names()), 31)
+        fixture.clock.pump([0.1] * 3)
+        self.assertEqual((len(fixture.names()), len(fixture.builder.jobs)), (31, 1))
         self.assertFalse(fixture.index.loading())
 
     def test_import_during_a_build(self) -> None:
