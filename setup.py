@@ -32,6 +32,7 @@ setup(
     },
     install_requires=[
         "Twisted[tls]>=24.11",
+        "cryptography>=42",
         "klein>=24.8",
         "treq>=24.9",
         "attrs>=23.2",
