@@ -37,6 +37,9 @@ DAY = 86400.0
 WEEK = 7 * DAY
 RETENTION = 30 * DAY
 
+#: What can't be written as JSON.
+NO_JSON: Any = {(): "x"}
+
 HIT = EncodedHit(b'{"props":[{"type":"string","name":"target","value":"Bank"}]}')
 FOUND = Outcome(Ended.FOUND, (HIT, HIT))
 FAILED = Outcome(Ended.FAILED, reason="HTTP 500", after_secs=30.0)
@@ -353,6 +356,10 @@ class ScanSuite(_Suite):
             state=ScanState.OPEN,
         )
         self.assertEqual(await due(39), ["1", "2"])
+        late = (Search(searcher="one", due=START + 99),)
+        await self.store.promise(scan=scan(6, searches=late, deadline=START + 35))
+        self.assertEqual(await due(35), ["1", "2", "6"])
+        await self.store.end(scan_id=scan(6).id, state=ScanState.COMPLETE)
         self.assertEqual(await due(40), ["1", "2", "3"])
 
     async def test_end(self) -> None:
@@ -408,6 +415,11 @@ class ScanSuite(_Suite):
         self.store.remember(scan=ended_scan(2, digest=b"", artifact=secret))
         # A caller that forgot to leave the digest out:
         await self.store.promise(scan=scan(3, artifact=secret), finds=finds(threat()))
+        # One whose artifact is gone already, so that only the missing digest tells.
+        await self.store.promise(
+            scan=scan(4, digest=b"", artifact=None, searches=searches, deadline=START + 9 * DAY)
+        )
+        self.assertEqual((await self.store.load(scan_id=scan(4).id)).searches, ())
         await self.store.record(
             scan_id=scan(1).id,
             search=searches[0],
@@ -1040,7 +1052,7 @@ class BrokenSuite(_Suite):
     async def test_not_json(self) -> None:
         """A value that is no JSON fails alone."""
         await self.refuses(
-            TypeError, self.store.promise(scan=scan(1, artifact=Artifact("net.ip", object())))
+            ValueError, self.store.promise(scan=scan(1, artifact=Artifact("net.ip", NO_JSON)))
         )
         await self.store.promise(scan=scan(2))
         self.assertTrue(await self.store.load(scan_id=scan(2).id))

@@ -32,6 +32,7 @@ from ctsd.store.threat_rows import read_threats, read_version
 from ctsd.store.wall import WallWatch
 from ctsd.store.writes import Write, WriteQueue
 from tests.store_suite import (
+    NO_JSON,
     RETENTION,
     START,
     AgeSuite,
@@ -332,14 +333,14 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         self.store.remember(scan=ended_scan(3, searches=(Search(searcher=object()),)))  # type: ignore[arg-type]
         before = self.store.promise(scan=scan(4))
         bad = self.store._write(bad_steps)
-        wrong = self.store.promise(scan=scan(5, artifact=Artifact("net.ip", object())))  # type: ignore[arg-type]
+        wrong = self.store.promise(scan=scan(5, artifact=Artifact("net.ip", NO_JSON)))
         after = self.store.promise(scan=scan(6))
         other.execute("ROLLBACK")
         await first
         await before
         await after
         self.assertIn("UNIQUE", str(await self.refuses(bad)))
-        await self.refuses(wrong, TypeError)
+        await self.refuses(wrong, ValueError)
         await self.fixture.written()
         there = [await self.store.load(scan_id=scan(n).id) is not None for n in range(1, 7)]
         self.assertEqual(there, [True, True, False, True, False, True])
@@ -445,7 +446,6 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
             (scan_steps.unfinished, "scans_unfinished"),
             (bound(scan_steps.due, START, 9), "scans_wake"),
             (bound(scan_steps.load, "x"), "sqlite_autoindex_scans_1"),
-            (bound(scan_steps.take_over, "me", START), "searches_held"),
             (bound(threat_steps.threats, 0, 9), "INTEGER PRIMARY KEY"),
             (bound(threat_steps.twins, [b"t"]), "threats_twin"),
             (bound(aging_steps.finished_scans, START, 9), "scans_age"),
@@ -967,6 +967,24 @@ class RunnerTests(unittest.SynchronousTestCase):
         results = run_group(self.connection, [Write(bad_steps), Write(bad_steps)])
         self.assertEqual([type(error) for _, _, error in results], [StoreError, StoreError])
         self.assertEqual(self.names(), [])
+
+    def test_hopeless(self) -> None:
+        """What another process keeps locked is not tried once for every write."""
+        tried = []
+
+        class Locked:
+            in_transaction = False
+
+            def execute(self, sql: str, params: Any = (), /) -> Any:
+                tried.append(sql)
+                if sql.startswith("BEGIN"):
+                    error = sqlite3.OperationalError("database is locked")
+                    error.sqlite_errorname = "SQLITE_BUSY"
+                    raise error
+
+        writes = [self.one("a"), self.one("b")]
+        self.assertRaises(StoreError, run_group, Locked(), writes)  # type: ignore[arg-type]
+        self.assertEqual(len([sql for sql in tried if sql.startswith("BEGIN")]), 1)
 
     def test_pieces(self) -> None:
         """Of a write in pieces only the bad piece is lost."""

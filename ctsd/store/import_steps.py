@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve
-
 from ctsd.model import Threat
 from ctsd.store.rows import INSERT_THREAT, threat_params, twin_of
 from ctsd.store.steps import Change, Many, Query, Steps, take
@@ -36,27 +34,24 @@ def add_to_import(
     import_id: int, wanted: Sequence[Threat], *, now: float, threat_secs: float
 ) -> Steps[int]:
     """Write some more of an import's threats, but for those that are there already."""
-    size = yield from _size(import_id)
     keys = [twin_of(threat) for threat in wanted]
+    rows = [
+        threat_params(dated(threat, now=now, threat_secs=threat_secs), key)
+        for threat, key in zip(wanted, keys, strict=True)
+    ]
+    size = yield from _size(import_id)
     known = set((yield from twins((k for k in keys if k is not None), import_id=import_id)))
     new = []
-    for threat, key in zip(wanted, keys, strict=True):
+    for row, key in zip(rows, keys, strict=True):
         if key is None or key not in known:
-            new.append(dated(threat, now=now, threat_secs=threat_secs))
+            new.append(row)
         if key is not None:
             known.add(key)
     if new:
         first = (yield from take("threat", len(new))) - len(new) + 1
         yield Many(
             INSERT_THREAT,
-            [
-                threat_params(
-                    evolve(threat, id=first + place),
-                    import_id=import_id,
-                    changed=size + place + 1,
-                )
-                for place, threat in enumerate(new)
-            ],
+            [(first + n, import_id, size + n + 1, *row) for n, row in enumerate(new)],
         )
     yield Change(
         "UPDATE imports SET size = ?, touched = ? WHERE id = ?",

@@ -195,15 +195,12 @@ def twin_of(threat: Threat) -> bytes | None:
     return blake2b(b"".join(parts), digest_size=16).digest()
 
 
-def threat_params(threat: Threat, *, import_id: int, changed: int) -> tuple[Any, ...]:
-    """The parameters of L{INSERT_THREAT}."""
+def threat_params(threat: Threat, twin: bytes | None) -> tuple[Any, ...]:
+    """The parameters of L{INSERT_THREAT}, but for the first three; C{twin}: see L{twin_of}."""
     return (
-        threat.id,
-        import_id,
-        changed,
         threat.searcher.encode("utf-8", "surrogatepass"),
         threat.source,
-        twin_of(threat),
+        twin,
         threat.expires,
         threat.created,
         stored.encode_threat(threat),

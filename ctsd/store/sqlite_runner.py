@@ -56,21 +56,30 @@ def _execute(connection: Connection, step: Step) -> Any:
     return connection.executemany(step.sql, step.params).rowcount
 
 
-def run(connection: Connection, steps: Steps[T]) -> T:
-    """
-    Run steps, in whatever transaction there is; what they return.
+class _Run:
+    """Steps that stand at their first statement, which needs no transaction yet."""
 
-    :raises sqlite3.Error: a statement failed.
-    """
-    try:
-        step = next(steps)
-        while True:
-            step = steps.send(_execute(connection, step))
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    finally:
-        steps.close()
+    def __init__(self, make: MakeSteps[Any]) -> None:
+        self._steps: Steps[Any] = make()
+        self._step: Step | None = None
+        self._value: Any = None
+        try:
+            self._step = next(self._steps)
+        except StopIteration as stop:
+            self._value = stop.value
+
+    def finish(self, connection: Connection) -> Any:
+        """Run them, in whatever transaction there is; what they return."""
+        if self._step is None:
+            return self._value
+        step = self._step
+        try:
+            while True:
+                step = self._steps.send(_execute(connection, step))
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            self._steps.close()
 
 
 def run_read(connection: Connection, make: MakeSteps[T]) -> T:
@@ -82,7 +91,8 @@ def run_read(connection: Connection, make: MakeSteps[T]) -> T:
     try:
         connection.execute("BEGIN")
         try:
-            return run(connection, make())
+            result: T = _Run(make).finish(connection)
+            return result
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -128,9 +138,10 @@ def _roll_back(connection: Connection) -> None:
 
 
 def _all_at_once(connection: Connection, writes: Sequence[Write]) -> list[Result]:
+    runs = [(write, _Run(write.make)) for write in writes]
     _begin(connection, writes)
     try:
-        results: list[Result] = [(w, run(connection, w.make()), None) for w in writes]
+        results: list[Result] = [(write, run.finish(connection), None) for write, run in runs]
         connection.execute("COMMIT")
     except BaseException:
         _roll_back(connection)
@@ -145,7 +156,7 @@ def _one_by_one(connection: Connection, writes: Sequence[Write]) -> list[Result]
         for write in writes:
             connection.execute("SAVEPOINT one")
             try:
-                results.append((write, run(connection, write.make()), None))
+                results.append((write, _Run(write.make).finish(connection), None))
             except Exception as error:
                 if not connection.in_transaction:
                     raise

@@ -3,7 +3,8 @@ The store's logic is written once, as generators that yield statements and recei
 
 A step function knows neither the engine nor whether it runs in a thread or in the reactor: a
 runner drives it, inside one transaction, and renders its C{?} placeholders. Because a runner may
-have to start over, a step function has no effects but its statements.
+have to start over, a step function has no effects but its statements; because a runner goes to the
+first of these before it takes the lock, what costs time comes before that.
 """
 
 from __future__ import annotations
