@@ -58,6 +58,7 @@ class InternalTests(SynchronousTestCase):
             searcher="internal",
             source=source,
             asked=frozenset(asked.split()),
+            scope=scope,
             setup=self.setup,
         )
         searching: Coroutine[Any, Any, Found | None] = self.searcher.search(
@@ -100,6 +101,15 @@ class InternalTests(SynchronousTestCase):
         self.assertEqual(self.names(ask, asked="internal", source=b"this"), every)
         self.assertEqual(self.names(ask, asked="internal s", source=b"another"), every)
         self.assertEqual(self.names(ask, asked="internal s"), every)
+
+    def test_a_services_own_finds(self) -> None:
+        """What a service keeps to itself is found by no other."""
+        self.records.records = [entered("own", searcher="phish/s", source=b"this")]
+        ask = "192.168.1.1"
+        self.assertEqual(self.names(ask, source=b"other", scope="phish"), ["own"])
+        self.assertEqual(self.names(ask, asked="s", source=b"this", scope="phish"), [])
+        self.assertEqual(self.names(ask, source=b"other", scope="another"), [])
+        self.assertEqual(self.names(ask, source=b"other"), [])
 
     def test_a_find_that_is_left_out_is_not_counted(self) -> None:
         """Not as one more, either."""
