@@ -47,9 +47,7 @@ class InternalTests(SynchronousTestCase):
         """It asks for no file."""
         raise AssertionError
 
-    def search(
-        self, value: Any, *, kind: str = "net.ip", asked: str = "", source: bytes = b""
-    ) -> Any:
+    def search(self, value: Any, *, asked: str = "", source: bytes = b"", scope: str = "") -> Any:
         """What it finds."""
         context = SearchContext(
             id="1",
