@@ -13,8 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ctsd import __version__, cli_check, cli_scan, cli_threats
+from ctsd import __version__
 from ctsd._cli import World, real_world
+from ctsd.cli_check import add_commands as add_check
+from ctsd.cli_scan import add_commands as add_scan
+from ctsd.cli_threats import add_commands as add_threats
 from ctsd.config import load
 from ctsd.errors import CTSDError
 
@@ -33,8 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="the configuration (default: $CTSD_CONFIG, else ./ctsd.toml, else the defaults)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (cli_check, cli_threats, cli_scan):
-        module.add_commands(commands, common)
+    for add in (add_check, add_threats, add_scan):
+        add(commands, common)
     return parser
 
 
