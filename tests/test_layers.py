@@ -24,7 +24,7 @@ ROOMS = {
     "searcher": "searcher searching internal",
     "store": "store",
     "feeds": "feeds",
-    "web": "web uploads spool",
+    "web": "web uploads spool spool_file",
     "scanner": (
         "scanner asking blocking child flight isolation live promises recent running scan_limits"
         " scan_log slots upkeep views"
