@@ -211,6 +211,17 @@ class UploadTests(WebCase):
         client.leave()
         self.assertNothingLeft()
 
+    def test_leaves_after_submit(self) -> None:
+        """The file of a scan that goes on stays, though its client has left."""
+        self.scans.held = []
+        client = self.ask(upload())
+        client.leave()
+        ((_, artifact),) = self.scans.submitted
+        assert artifact.file is not None
+        self.assertEqual(artifact.file.path.read_bytes(), b"abc")
+        self.scans.release()
+        self.assertEqual(len(self.files()), 1)
+
     def test_breaks_off(self) -> None:
         """A body that is malformed after its file leaves none, either."""
         for end in (b"", b"--" + BOUNDARY.encode() + b"XX", part("artifact", b"{"), b"0" * 99):
@@ -406,6 +417,18 @@ class SpoolTests(SynchronousTestCase):
         spooled.discard()
         self.assertEqual(list(self.directory.iterdir()), [])
         self.assertEqual((self.spool.used_bytes, self.spool.writing), (0, 0))
+
+    def test_failure_after_discard(self) -> None:
+        """Nobody is told of a failure of what they have discarded."""
+        self.threads.held = True
+        spooled = self.spool.create(on_level=lambda level: None, on_failure=self.fail)
+        spooled.write(b"x")
+        spooled.discard()
+        self.patch(os, "write", lambda fd, data: 1 // 0)
+        self.threads.run()
+        self.assertEqual(list(self.directory.iterdir()), [])
+        self.assertEqual((self.spool.used_bytes, self.spool.writing), (0, 0))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_failure_told_once(self) -> None:
         """Who writes is told once that the file is lost."""

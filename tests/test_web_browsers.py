@@ -56,6 +56,7 @@ class BrowserTests(WebCase):
         ):
             for method in ("POST", "OPTIONS", "GET"):
                 self.assertEqual(self.status("ctsd.example", *headers, method=method), 403, headers)
+        self.assertEqual(self.status("", "Origin: http://"), 403)
         self.assertEqual(self.scans.submitted, [])
 
     def test_loopback(self) -> None:

@@ -495,6 +495,36 @@ class GateTests(WebCase):
         self.assertEqual(self.scans.submitted, [])
 
 
+class _Page(Resource):
+    """A page of twisted.web's own kind."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Any) -> bytes:
+        """See L{Resource}."""
+        return b"hello " + request.getHeader(b"x-who") + request.content.read()
+
+
+class ResourceTests(WebCase):
+    """Pages beside the protocol."""
+
+    def test_page(self) -> None:
+        """A twisted.web resource works behind our channel, and the connection goes on."""
+        self.site.resource = _Page()
+        client = self.ask(request("GET", "/page", b"", "", "X-Who: you") * 2 + OPTIONS)
+        self.assertEqual(client.statuses, [200, 200, 200])
+        self.assertEqual(client.replies[0].body, b"hello you")
+        self.assertEqual(client.replies[0].headers["Content-Length"], "9")
+
+    def test_broken_page(self) -> None:
+        """One that breaks is an incident, not a page with a traceback."""
+        self.site.resource = _Page()
+        client = self.ask(request("GET", "/page"))
+        self.assertEqual(client.statuses, [500])
+        self.assertIn(b"incident", client.reply.body)
+        self.assertEqual(self.incidents(), 1)
+
+
 class TimeTests(WebCase):
     """Clients that take their time, and the end of the daemon."""
 

@@ -324,10 +324,12 @@ class MultipartProtocolTests(WebCase):
         self.assertFalse(self.directory.exists())
 
     def test_refused_artifact_drops_file(self) -> None:
-        """A file that came with a bad artifact is removed."""
-        for artifact in (b"x", b'{"type":""}'):
-            self.assertEqual(self.ask(upload(artifact)).reply.status, 400)
-        self.assertEqual((self.files(), self.spool.used_bytes), ([], 0))
+        """A file that came with a bad artifact is removed, also when that is large."""
+        for inline_json_bytes in (1000, 0):
+            self.serve(inline_json_bytes=inline_json_bytes)
+            for artifact in (b"x", b'{"type":""}'):
+                self.assertEqual(self.ask(upload(artifact)).reply.status, 400)
+            self.assertEqual((self.files(), self.spool.used_bytes), ([], 0))
 
     def test_connection_test_drops_file(self) -> None:
         """The connection test keeps nothing, either."""
