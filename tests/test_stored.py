@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -153,6 +155,19 @@ class ThreatLineTests(SynchronousTestCase):
             threat_from_line(text)
         self.assertEqual(str(caught.exception), message)
 
+    def _live_in(self, zone: str) -> None:
+        was = os.environ.get("TZ")
+
+        def back() -> None:
+            os.environ.pop("TZ", None)
+            if was is not None:
+                os.environ["TZ"] = was
+            time.tzset()
+
+        self.addCleanup(back)
+        os.environ["TZ"] = zone
+        time.tzset()
+
     def test_example(self) -> None:
         """A line as the documentation has it."""
         line = (
@@ -181,6 +196,7 @@ class ThreatLineTests(SynchronousTestCase):
             threat_line(threat),
             b'{"name": "x", "artifacts": [{"type": "net.port", "value": 80}]}',
         )
+        self._live_in("Asia/Tokyo")
         for date in ("2031-01-31", "2031-01-31T01:00:00+01:00", 1927584000, "2031-01-31 00:00"):
             line = {
                 "name": "x",
