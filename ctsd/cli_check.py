@@ -72,6 +72,10 @@ class _KeptRecords:
         """Nothing is loaded here."""
         return False
 
+    def failed(self) -> bool:
+        """Nothing is tried here."""
+        return False
+
     def describe(self) -> str:
         """What the index says of itself."""
         try:

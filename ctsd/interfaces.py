@@ -359,6 +359,9 @@ class IRecords(Interface):
     def loading() -> bool:
         """Whether nothing was loaded yet, but may soon be."""
 
+    def failed() -> bool:
+        """Whether nothing was loaded yet, and waiting alone does not help."""
+
     def describe() -> str:
         """For people: rows, their date."""
 

@@ -44,6 +44,10 @@ class InternalArtifactSearch(BaseArtifactSearch):
         """Whether the index is not there yet."""
         return self._threats.loading()
 
+    def failed(self) -> bool:
+        """Whether the index can't be had."""
+        return self._threats.failed()
+
     def describe(self) -> str:
         """How many threats there are."""
         return self._threats.describe()

@@ -9,7 +9,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from ctsd.config import Listener
@@ -19,7 +18,7 @@ from ctsd.web.site import CTSSite
 class Listening(Service):
     """
     Listens on endpoint strings, each with a site of its own (what one listener puts in front of
-    its site must not reach another).
+    its site must not reach another). Nobody is let in before L{accept}.
 
     :param site_for: makes the site of a listener.
     :param drain_secs: how long requests in hand may take when we stop.
@@ -37,7 +36,7 @@ class Listening(Service):
         self._listeners = listeners
         self._site_for = site_for
         self._drain_secs = drain_secs
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self._sites: list[CTSSite] = []
 
     def privilegedStartService(self) -> None:
@@ -55,6 +54,13 @@ class Listening(Service):
             self._sites.append(site)
             if failed:
                 raise SystemExit(f"ctsd: {_why(listener, failed[0])}")
+        for port in self._ports:
+            port.stopReading()
+
+    def accept(self) -> None:
+        """Let in who has come; until now connections have waited in their sockets' queues."""
+        for port in self._ports:
+            port.startReading()
 
     async def stop(self) -> None:
         """Accept nothing more, and finish the requests in hand."""

@@ -73,7 +73,6 @@ def start_sources(
     def in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
         return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
-    index_dir = settings.state_dir / "index"
     local: list[ThreatIndex] = []
 
     def threats() -> IRecords:
@@ -83,7 +82,7 @@ def start_sources(
                 identity=store.secret,
                 database=settings.store_path,
                 reader=threat_rows.__name__,
-                index=index_dir / "threats",
+                index=settings.threat_index,
                 clock=reactor,
                 build=build,
                 in_thread=in_thread,
@@ -97,7 +96,7 @@ def start_sources(
             file = RecordsFile(
                 path=path,
                 parse=parse,
-                index=index_dir / f"{found.name}-{keep}",
+                index=settings.index(found.name, keep),
                 clock=reactor,
                 build=build,
                 in_thread=in_thread,
@@ -108,7 +107,7 @@ def start_sources(
 
         return SearcherSetup(
             settings=found.settings,
-            data_dir=_own_dir(settings.state_dir / "searchers" / found.name),
+            data_dir=_own_dir(settings.data_dir(found.name)),
             base_dir=settings.base_dir,
             clock=reactor,
             records=records,

@@ -21,8 +21,10 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from ctsd.blocking import DaemonThreads
 from ctsd.config import Listener, Settings, child_environment, load
@@ -48,6 +50,11 @@ from ctsd.web.site import CTSSite, make_site
 
 #: How long requests in hand may take when the daemon stops.
 DRAIN_SECS = 5.0
+
+#: How long clients wait at the start while an index is loaded, looked at so often; after that,
+#: whoever asks what it does not know yet is told to come again.
+LOADING_SECS = 10.0
+LOADING_LOOK_SECS = 0.02
 
 
 class Options(usage.Options):
@@ -243,10 +250,24 @@ class Daemon(MultiService):
         # twistd raises SIGTERM again at its end, which makes for status 143; ours ends with 0.
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, self._end)
+        Deferred.fromCoroutine(self._open()).addErrback(self._not_open)
+
+    async def _open(self) -> None:
+        """Let clients in, once the indexes have been loaded or have had their time for that."""
+        deadline = self._reactor.seconds() + LOADING_SECS
+        while any(source.searcher.loading() for source in self._sources.all()):
+            if self._reactor.seconds() >= deadline:
+                break
+            await deferLater(self._reactor, LOADING_LOOK_SECS)
         # What is here now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        self._listening.accept()
         self._log.info("ctsd is ready")
+
+    def _not_open(self, failure: Failure) -> None:
+        self._log.failure("ctsd could not open", failure)
+        self._reactor.stop()
 
     def _end(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._stop_reactor)

@@ -172,6 +172,10 @@ class MemoryRecords:
         """See L{IRecords}."""
         return bool(self.later) and not self.wrong
 
+    def failed(self) -> bool:
+        """See L{IRecords}."""
+        return bool(self.later) and bool(self.wrong)
+
     def describe(self) -> str:
         """See L{IRecords}."""
         return f"{len(self.records):,} records"

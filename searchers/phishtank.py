@@ -116,6 +116,10 @@ class PhishTankArtifactSearch(BaseArtifactSearch):
         """Whether the file is being indexed for the first time."""
         return self._records.loading()
 
+    def failed(self) -> bool:
+        """Whether there is no index, and the file can't be indexed."""
+        return self._records.failed()
+
     def describe(self) -> str:
         """How many records there are."""
         return self._records.describe()

@@ -166,6 +166,10 @@ class RecordsFile(Service):
         """See L{IRecords}."""
         return self._kept.index is None and not self._trouble
 
+    def failed(self) -> bool:
+        """See L{IRecords}."""
+        return self._kept.index is None and bool(self._trouble)
+
     def describe(self) -> str:
         """See L{IRecords}."""
         index = self._kept.index

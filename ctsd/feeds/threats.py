@@ -181,7 +181,14 @@ class ThreatIndex(Service):
 
     def loading(self) -> bool:
         """See L{IRecords}."""
-        return (self._read_at == -math.inf or self._lost_track) and not self.trouble()
+        return self._is_blind() and not self.trouble()
+
+    def failed(self) -> bool:
+        """See L{IRecords}."""
+        return self._is_blind() and bool(self.trouble())
+
+    def _is_blind(self) -> bool:
+        return self._read_at == -math.inf or self._lost_track
 
     def describe(self) -> str:
         """See L{IRecords}."""
