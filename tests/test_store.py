@@ -968,6 +968,13 @@ class RunnerTests(unittest.SynchronousTestCase):
         self.assertEqual([type(error) for _, _, error in results], [StoreError, StoreError])
         self.assertEqual(self.names(), [])
 
+    def test_durable(self) -> None:
+        """A group with one write that has to survive a power loss does, as a whole."""
+        for durable, level in ((True, 2), (False, 1)):
+            run_group(self.connection, [Write(count_steps, False), Write(count_steps, durable)])
+            rows = self.connection.execute("PRAGMA synchronous").fetchall()
+            self.assertEqual(rows, [(level,)])
+
     def test_hopeless(self) -> None:
         """What another process keeps locked is not tried once for every write."""
         tried = []
