@@ -35,19 +35,23 @@ def records_of(threat: Threat) -> Iterator[Record]:
 
 @frozen(eq=False)
 class _Entry:
-    """One record with its keys, each behind a mark."""
+    """One record with its keys."""
 
     record: Record
-    text: bytes
+    keys: tuple[bytes, ...]
 
 
 @frozen(eq=False)
 class _Text:
-    """The keys of all records of one type, joined; where each record's begin."""
+    """
+    The records of one type, and their keys: joined, each behind a mark; where each record's begin;
+    which records have a key.
+    """
 
     text: bytes
     starts: list[int]
     records: list[Record]
+    by_key: dict[bytes, list[int]]
 
 
 @define(eq=False)
@@ -128,9 +132,14 @@ class Delta:
             for entry in self._threats[threat_id]
             if entry.record.type == type
         ]
-        texts = [entry.text for entry in entries]
+        texts = [_MARK + _MARK.join(entry.keys) for entry in entries]
         starts = list(accumulate(map(len, texts), initial=0))[:-1]
-        joined = _Text(b"".join([*texts, _MARK]), starts, [entry.record for entry in entries])
+        by_key: dict[bytes, list[int]] = {}
+        for index, entry in enumerate(entries):
+            for key in entry.keys:
+                by_key.setdefault(key, []).append(index)
+        records = [entry.record for entry in entries]
+        joined = _Text(b"".join([*texts, _MARK]), starts, records, by_key)
         self._texts[type] = joined
         return joined
 
@@ -139,7 +148,7 @@ def _entries(threat: Threat) -> Iterator[_Entry]:
     for record in records_of(threat):
         keys = artifacts.keys(record.type, record.value)
         if keys:
-            yield _Entry(record, b"".join(_MARK + key for key in keys))
+            yield _Entry(record, keys)
 
 
 def _occurrences(
@@ -151,13 +160,16 @@ def _occurrences(
     indexes: set[int] = set()
     starts = text.starts
     for pattern in patterns:
+        if pattern[:1] == _MARK == pattern[-1:]:
+            indexes.update(text.by_key.get(pattern[1:-1], ()))
+            continue
         at = text.text.find(pattern)
-        while at >= 0:
-            if len(indexes) >= limit:
-                return sorted(indexes), True
+        while at >= 0 and len(indexes) <= limit:
             index = bisect_right(starts, at) - 1
             indexes.add(index)
             if index + 1 == len(starts):
                 break
             at = text.text.find(pattern, starts[index + 1])
-    return sorted(indexes) if indexes else (), False
+    if not indexes:
+        return (), False
+    return sorted(indexes)[:limit], len(indexes) > limit
