@@ -15,13 +15,11 @@ class Flight:
     :ivar by_key: by what makes another scan an equal one; passwords are not in here.
     :ivar unfinished: (service, digest) of scans in the store that are OPEN or INCOMPLETE: only
         for these an artifact costs a store read.
-    :ivar usual_secs: how long each searcher usually takes, by its name (a moving average).
     :ivar stopping: whether this process takes no more scans.
     """
 
     by_key: dict[tuple[str, bytes], LiveScan] = field(factory=dict, repr=False)
     unfinished: set[tuple[str, bytes]] = field(factory=set, repr=False)
-    usual_secs: dict[str, float] = field(factory=dict)
     stopping: bool = False
     _by_id: dict[str, LiveScan] = field(factory=dict, repr=False)
 
@@ -48,7 +46,3 @@ class Flight:
         self._by_id.pop(live.id, None)
         if self.by_key.get(live.key) is live:
             del self.by_key[live.key]
-
-    def learn(self, searcher: str, secs: float) -> None:
-        """A search has taken so long."""
-        self.usual_secs[searcher] = 0.8 * self.usual_secs.get(searcher, secs) + 0.2 * secs

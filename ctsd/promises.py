@@ -23,8 +23,9 @@ from ctsd.interfaces import IScanStore, ISpool
 from ctsd.live import LiveScan, questions_for, search_row
 from ctsd.model import Ended, Outcome, Scan, ScanState, ScanView
 from ctsd.recent import RecentViews
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules
 from ctsd.running import Runner
-from ctsd.scan_limits import ScanLimits
 from ctsd.scan_log import ScanLog
 from ctsd.scans import backoff_secs, final_view, state_of
 from ctsd.views import Views
@@ -53,7 +54,8 @@ class Promises:
         spool: ISpool,
         scan_log: ScanLog,
         recent: RecentViews,
-        limits: ScanLimits,
+        reliability: Reliability,
+        rules: Rules,
         holder: str,
     ) -> None:
         self._clock = clock
@@ -64,7 +66,8 @@ class Promises:
         self._spool = spool
         self._scan_log = scan_log
         self._recent = recent
-        self._limits = limits
+        self._reliability = reliability
+        self._rules = rules
         self._holder = holder
 
     async def let_go(self) -> None:
@@ -96,7 +99,8 @@ class Promises:
         started = self._clock.seconds()
 
         def learn(answered: Answered) -> Answered:
-            self._flight.learn(source.name, self._clock.seconds() - started)
+            self._reliability.took(source.name, self._clock.seconds() - started)
+            self._reliability.note(source.name, answered.outcome)
             return answered
 
         return self._runner.ask(source, ask, alone=alone).addCallback(learn)
@@ -265,6 +269,7 @@ class Promises:
                 return
             if source.local:
                 answered = ask_local(source, ask)
+                self._reliability.note(source.name, answered.outcome)
             else:
                 alone = part.takeovers >= SUSPECT_TAKEOVERS
                 answered = await self.run(source, ask, alone=alone)
@@ -293,7 +298,7 @@ class Promises:
             hits=hits,
             secs=max(self._store.now() - live.created, 0.0),
         )
-        view = final_view(live.id, parts, state, self._limits.when_incomplete)
+        view = final_view(live.id, parts, state, self._rules.limits.when_incomplete)
         if state is ScanState.COMPLETE or live.private:
             self._recent.add(live.service, view, private=live.private)
         return view

@@ -20,14 +20,15 @@ from zope.interface import implementer
 from ctsd.artifacts import digest as digest_of
 from ctsd.artifacts import is_empty, shaped
 from ctsd.asking import Answered, Ask, Question, Source, ask_local
-from ctsd.errors import NoSuchService, Unavailable, UnknownArtifact
+from ctsd.errors import Unavailable, UnknownArtifact
 from ctsd.flight import Flight
 from ctsd.interfaces import Finds, IScanIds, IScans, IScanStore, ISpool
 from ctsd.live import LiveScan, needs_file, questions_for, search_row
 from ctsd.model import FILE, ROOT_SERVICE, Artifact, Outcome, Scan, ScanState, ScanView
 from ctsd.promises import Promises
 from ctsd.recent import RecentViews
-from ctsd.scan_limits import ScanLimits
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules
 from ctsd.scan_log import ScanLog
 from ctsd.scans import Part, hits_of, state_of
 from ctsd.upkeep import Upkeep
@@ -46,11 +47,7 @@ MAX_WARNED = 200
 
 @implementer(IScans)
 class Scanner(Service):
-    """
-    See L{IScans}.
-
-    :param services: the searchers of each service, in order; C{ROOT_SERVICE} is one of them.
-    """
+    """See L{IScans}."""
 
     _log = Logger()
 
@@ -60,10 +57,10 @@ class Scanner(Service):
         clock: IReactorTime,
         store: IScanStore,
         ids: IScanIds,
-        services: Mapping[str, Sequence[Source]],
         spool: ISpool,
         scan_log: ScanLog,
-        limits: ScanLimits,
+        rules: Rules,
+        reliability: Reliability,
         flight: Flight,
         views: Views,
         promises: Promises,
@@ -73,18 +70,16 @@ class Scanner(Service):
         self._clock = clock
         self._store = store
         self._ids = ids
-        self._services = services
         self._spool = spool
         self._scan_log = scan_log
-        self._limits = limits
+        self._rules = rules
+        self._reliability = reliability
         self._flight = flight
         self._views = views
         self._promises = promises
         self._upkeep = upkeep
         self._recent = recent
         self._warned: dict[str, float] = {}
-        # A sync searcher may hold the answer until there is just time left to write the promise.
-        self._last_call_secs = limits.post_deadline_secs * 0.85
 
     def stopService(self) -> None:
         """Start nothing any more; L{Promises} lets go of what runs."""
@@ -95,12 +90,12 @@ class Scanner(Service):
 
     def has_service(self, *, service: str) -> bool:
         """See L{IScans}."""
-        return service in self._services
+        return service in self._rules.services
 
     def takes_files(self, *, service: str) -> bool:
         """See L{IScans}."""
         usable = (FILE, "hash.md5", "hash.sha1", "hash.sha256")
-        sources = self._sources(service)
+        sources = self._rules.sources(service)
         return any(source.searcher.supports(type) for source in sources for type in usable)
 
     def working(self) -> str:
@@ -108,7 +103,7 @@ class Scanner(Service):
         trouble = self._upkeep.trouble or self._store.full()
         if trouble:
             return trouble
-        for source in self._services[ROOT_SERVICE]:
+        for source in self._rules.services[ROOT_SERVICE]:
             if source.local and source.required and source.searcher.failed():
                 return f"{source.name} has nothing to search in"
         return ""
@@ -138,7 +133,7 @@ class Scanner(Service):
     # -- the first answer
 
     def _submit(self, service: str, artifact: Artifact) -> Deferred[ScanView]:
-        sources = self._sources(service)
+        sources = self._rules.sources(service)
         if self._flight.stopping:
             raise Unavailable("stopping", retry_secs=5)
         try:
@@ -156,7 +151,7 @@ class Scanner(Service):
         if not self._upkeep.ready or key in self._flight.unfinished:
             known = Deferred.fromCoroutine(self._submit_known(service, artifact, digest, sources))
             return known.addTimeout(
-                self._limits.post_deadline_secs, self._clock, onTimeoutCancel=_store_is_slow
+                self._rules.limits.post_deadline_secs, self._clock, onTimeoutCancel=_store_is_slow
             )
         return self._begin(service, artifact, digest, sources, {})
 
@@ -196,7 +191,7 @@ class Scanner(Service):
         good: Mapping[str, Outcome],
     ) -> Deferred[ScanView]:
         """Start a scan: local searchers answer here and now, the others are started."""
-        if len(self._flight) >= self._limits.max_scans:
+        if len(self._flight) >= self._rules.limits.max_scans:
             raise Unavailable("too many scans in flight", retry_secs=30)
         started = self._clock.seconds()
         now = self._store.now()
@@ -217,6 +212,7 @@ class Scanner(Service):
             if source.local:
                 answered = ask_local(source, ask)
                 part.outcome, part.tries = answered.outcome, 1
+                self._reliability.note(name, answered.outcome)
                 finds += answered.finds
             else:
                 remote.append((source, ask))
@@ -247,9 +243,9 @@ class Scanner(Service):
         later = self._clock.callLater
         live.timers += [
             later(secs, self._consider, live, secs)
-            for secs in (self._limits.first_answer_secs, self._last_call_secs)
+            for secs in (self._rules.limits.first_answer_secs, self._rules.limits.last_call_secs)
         ]
-        deadline = later(self._limits.post_deadline_secs, self._too_late, live)
+        deadline = later(self._rules.limits.post_deadline_secs, self._too_late, live)
         answer.addBoth(_cancelling(deadline))
         for source, _ in remote:
             live.parts[source.name].since = live.started
@@ -274,10 +270,10 @@ class Scanner(Service):
         live.waited_secs = max(live.waited_secs, waited_secs)
         if live.running:
             waited = live.waited_secs
-            if waited < self._limits.first_answer_secs:
+            if waited < self._rules.limits.first_answer_secs:
                 return
             wants_more = live.state is not ScanState.COMPLETE
-            if wants_more and live.waits_for_sync() and waited < self._last_call_secs:
+            if wants_more and live.waits_for_sync() and waited < self._rules.limits.last_call_secs:
                 return
         live.stop_timers()
         if live.state is not ScanState.COMPLETE:
@@ -338,18 +334,12 @@ class Scanner(Service):
 
     # -- small things
 
-    def _sources(self, service: str) -> Sequence[Source]:
-        try:
-            return self._services[service]
-        except KeyError:
-            raise NoSuchService(f"no service /{service}/") from None
-
     def _deadline_secs(
         self, artifact: Artifact, asked: Mapping[str, tuple[Question, ...]]
     ) -> float:
         if needs_file(asked):
-            return min(self._limits.keep_file_secs, self._limits.scan_deadline_secs)
-        return self._limits.scan_deadline_secs
+            return min(self._rules.limits.keep_file_secs, self._rules.limits.scan_deadline_secs)
+        return self._rules.limits.scan_deadline_secs
 
     def _discard_file(self, artifact: Artifact) -> None:
         if artifact.file is not None:

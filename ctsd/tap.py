@@ -35,9 +35,10 @@ from ctsd.isolation import ChildSearches
 from ctsd.listening import Listening
 from ctsd.promises import Promises
 from ctsd.recent import RecentViews
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules, ScanLimits
 from ctsd.running import Runner
 from ctsd.scan_ids import ScanIds
-from ctsd.scan_limits import ScanLimits
 from ctsd.scan_log import ScanLog
 from ctsd.scanner import Scanner
 from ctsd.sources import Sources, child_variables, start_sources
@@ -50,6 +51,9 @@ from ctsd.web.site import CTSSite, make_site
 
 #: How long requests in hand may take when the daemon stops.
 DRAIN_SECS = 5.0
+
+#: How much of the newest answers is kept in memory.
+RECENT_MAX_BYTES = 32 * 2**20
 
 #: How long clients wait at the start while an index is loaded, looked at so often; after that,
 #: whoever asks what it does not know yet is told to come again.
@@ -149,16 +153,7 @@ class Daemon(MultiService):
         self._sources = start_sources(
             settings, self._catalogue, reactor=reactor, store=store, environment=environment
         )
-        services = self._sources.services
-        limits = ScanLimits(
-            first_answer_secs=settings.first_answer_secs,
-            post_deadline_secs=settings.post_deadline_secs,
-            scan_deadline_secs=settings.scan_deadline_secs,
-            when_incomplete=settings.when_incomplete,
-            retention_secs=settings.retention_days * 86400,
-            max_scans=settings.max_scans,
-            keep_file_secs=settings.upload.keep_secs,
-        )
+        rules = Rules(services=self._sources.services, limits=_scan_limits(settings))
         spool = Spool(
             reactor=reactor,
             directory=settings.state_dir / "spool",
@@ -168,14 +163,17 @@ class Daemon(MultiService):
         )
         ids = ScanIds(store.secret())
         flight = Flight()
-        recent = RecentViews(max_bytes=limits.recent_max_bytes)
+        recent = RecentViews(max_bytes=RECENT_MAX_BYTES)
         scan_log = ScanLog(clock=reactor, values=settings.log_values)
         runner = Runner(
             clock=reactor,
             threads=DaemonThreads(reactor=reactor, max_threads=settings.blocking_threads),
             run_alone=ChildSearches(reactor=reactor, environment=environment),
         )
-        views = Views(clock=reactor, store=store, flight=flight, services=services, limits=limits)
+        reliability = Reliability(clock=reactor)
+        views = Views(
+            clock=reactor, store=store, flight=flight, reliability=reliability, rules=rules
+        )
         promises = Promises(
             clock=reactor,
             store=store,
@@ -185,7 +183,8 @@ class Daemon(MultiService):
             spool=spool,
             scan_log=scan_log,
             recent=recent,
-            limits=limits,
+            reliability=reliability,
+            rules=rules,
             holder=holder,
         )
         self._upkeep = Upkeep(
@@ -195,16 +194,16 @@ class Daemon(MultiService):
             promises=promises,
             spool=spool,
             holder=holder,
-            max_scans=limits.max_scans,
+            rules=rules,
         )
         self._scanner = Scanner(
             clock=reactor,
             store=store,
             ids=ids,
-            services=services,
             spool=spool,
             scan_log=scan_log,
-            limits=limits,
+            rules=rules,
+            reliability=reliability,
             flight=flight,
             views=views,
             promises=promises,
@@ -301,6 +300,18 @@ class Daemon(MultiService):
         self._sources.stop()
         await self._store.stopService()
         os.close(self._lock)
+
+
+def _scan_limits(settings: Settings) -> ScanLimits:
+    return ScanLimits(
+        first_answer_secs=settings.first_answer_secs,
+        post_deadline_secs=settings.post_deadline_secs,
+        scan_deadline_secs=settings.scan_deadline_secs,
+        when_incomplete=settings.when_incomplete,
+        retention_secs=settings.retention_days * 86400,
+        max_scans=settings.max_scans,
+        keep_file_secs=settings.upload.keep_secs,
+    )
 
 
 def _web_limits(settings: Settings) -> WebLimits:

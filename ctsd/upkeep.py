@@ -13,6 +13,7 @@ from ctsd.errors import StoreError
 from ctsd.flight import Flight
 from ctsd.interfaces import IScanStore, ISpool
 from ctsd.promises import Promises
+from ctsd.rules import Rules
 
 
 class Upkeep(Service):
@@ -41,7 +42,7 @@ class Upkeep(Service):
         promises: Promises,
         spool: ISpool,
         holder: str,
-        max_scans: int,
+        rules: Rules,
         resume_limit: int = 100,
     ) -> None:
         self._clock = clock
@@ -50,7 +51,7 @@ class Upkeep(Service):
         self._promises = promises
         self._spool = spool
         self._holder = holder
-        self._max_scans = max_scans
+        self._rules = rules
         self._resume_limit = resume_limit
         self._waiting: list[Deferred[None]] = []
         self._loops = [
@@ -102,7 +103,7 @@ class Upkeep(Service):
         try:
             if not self.ready:
                 await self._open()
-            room = max(min(self._max_scans - len(self._flight), self._resume_limit), 1)
+            room = max(min(self._rules.limits.max_scans - len(self._flight), self._resume_limit), 1)
             for scan in await self._store.due(now=self._store.now(), limit=room):
                 await self._promises.take_up(scan)
         except StoreError as error:

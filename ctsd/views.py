@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from ctsd.asking import Source
 from ctsd.errors import LostScan, NoSuchScan
 from ctsd.flight import Flight
 from ctsd.interfaces import IScanStore
 from ctsd.live import LiveScan, part_of
 from ctsd.model import Artifact, Scan, ScanState, ScanView
-from ctsd.scan_limits import ScanLimits
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules
 from ctsd.scans import RESEND_SECS, final_view
 
 #: A GET for an id without a row that is younger than this waits for its row.
@@ -24,11 +22,7 @@ YOUNG_LOOK_SECS = 0.1
 
 
 class Views:
-    """
-    Makes the L{ScanView}s of scans that were answered before.
-
-    :param services: the searchers of each service, in order.
-    """
+    """Makes the L{ScanView}s of scans that were answered before."""
 
     def __init__(
         self,
@@ -36,21 +30,21 @@ class Views:
         clock: IReactorTime,
         store: IScanStore,
         flight: Flight,
-        services: Mapping[str, Sequence[Source]],
-        limits: ScanLimits,
+        reliability: Reliability,
+        rules: Rules,
     ) -> None:
         self._clock = clock
         self._store = store
         self._flight = flight
-        self._services = services
-        self._limits = limits
+        self._reliability = reliability
+        self._rules = rules
 
     def of_live(self, live: LiveScan) -> ScanView:
         """A promised scan that is not finished."""
         return live.open_view(
             now=self._store.now(),
             monotonic=self._clock.seconds(),
-            usual=self._flight.usual_secs,
+            usual=self._reliability.usual_secs,
         )
 
     def of_stored(self, scan: Scan) -> ScanView:
@@ -63,7 +57,7 @@ class Views:
         if scan.state is ScanState.OPEN:
             return self.of_live(live)
         parts = tuple(live.parts.values())
-        return final_view(scan.id, parts, scan.state, self._limits.when_incomplete)
+        return final_view(scan.id, parts, scan.state, self._rules.limits.when_incomplete)
 
     async def of_id(self, service: str, scan_id: str, issued: float) -> ScanView:
         """
@@ -84,7 +78,7 @@ class Views:
             looks += 1
             scan = await self._store.load(scan_id=scan_id)
         if scan is None:
-            if self._store.now() - issued <= self._limits.retention_secs:
+            if self._store.now() - issued <= self._rules.limits.retention_secs:
                 raise LostScan("this scan's answer is lost; send the artifact again")
             raise NoSuchScan(f"no scan {scan_id}")
         if scan.service != service:
@@ -104,7 +98,7 @@ class Views:
             if opens_in > 0:
                 raise LostScan(lost.reason, retry_secs=max(int(opens_in), 1)) from None
         again = await self._store.reopen(
-            scan_id=scan.id, deadline=now + self._limits.scan_deadline_secs
+            scan_id=scan.id, deadline=now + self._rules.limits.scan_deadline_secs
         )
         return self.of_stored(again or scan)
 
@@ -113,7 +107,7 @@ class Views:
         A stored scan, for the searchers that there are now. One that is gone, and has not
         answered, is still missed.
         """
-        sources = {source.name: source for source in self._services.get(scan.service, ())}
+        sources = {source.name: source for source in self._rules.services.get(scan.service, ())}
         return LiveScan(
             id=scan.id,
             service=scan.service,

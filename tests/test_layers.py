@@ -26,7 +26,7 @@ ROOMS = {
     "feeds": "feeds",
     "web": "web uploads spool spool_file",
     "scanner": (
-        "scanner asking blocking child flight isolation live promises recent running scan_limits"
+        "scanner asking blocking child flight isolation live promises recent running reliability rules"
         " scan_log slots upkeep views"
     ),
     "config": "config _config_checks _listeners _settings _toml",

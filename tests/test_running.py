@@ -13,7 +13,7 @@ from ctsd.asking import Answered, Ask, Question, Source, ask_local
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
 from ctsd.running import Runner
-from ctsd.searcher import BaseArtifactSearch, Found
+from ctsd.searcher import BaseArtifactSearch, Found, name_of
 from ctsd.slots import Slots
 from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
 
@@ -82,6 +82,30 @@ class LocalTests(SynchronousTestCase):
     def test_no_hit(self) -> None:
         """What is neither a hit nor a threat is the searcher's fault."""
         self.assertEqual(self.ask(["x"]).outcome.reason, "broken: TypeError")
+
+
+class Sample(BaseArtifactSearch):
+    """A searcher of the Django sample, but for its import line."""
+
+    @classmethod
+    def supports(cls, artifact_type):  # type: ignore[no-untyped-def]
+        """As there."""
+        return artifact_type == "net.uri"
+
+    @classmethod
+    def search(cls, artifact_type, search_term, **kwargs):  # type: ignore[no-untyped-def]
+        """As there."""
+        context = kwargs.get("context")
+        cls.store_threat_info(
+            name="PhishTank Record 1",
+            source_artifact=Artifact(type=artifact_type, value=search_term),
+            properties_list=[
+                Property(type="number", name="id", value=1),
+                Property(type="string", name="url", value=context.value),
+                {"type": "string", "name": "target"},
+            ],
+            artifacts_list=[Artifact(type="net.name", value="www.megastore.lu")],
+        )
 
 
 class RunnerTests(SynchronousTestCase):
@@ -176,6 +200,18 @@ class RunnerTests(SynchronousTestCase):
         answer = self.runner.ask(self.source(searcher), ask_about())
         self.threads.run()
         self.assertEqual(self.successResultOf(answer).finds[0].threats[0].name, "T")
+
+    def test_sample(self) -> None:
+        """A searcher of the Django sample works: class methods, keywords, unsaved values; a
+        property with a missing field is dropped."""
+        sample = Sample()
+        self.assertEqual(name_of(Sample), "sample")
+        answer = self.runner.ask(self.source(sample), ask_about("net.uri", "http://a.example/"))
+        self.threads.run()
+        answered = self.successResultOf(answer)
+        self.assertEqual(answered.outcome.hits[0].count(b'"name"'), 2)
+        (threat,) = answered.finds[0].threats
+        self.assertEqual(len(threat.artifacts), 2)
 
     def test_stuck_threads(self) -> None:
         """Threads that overstay keep their slots; when none is left the source is stuck; when a

@@ -39,9 +39,10 @@ from ctsd.model import (
 )
 from ctsd.promises import Promises
 from ctsd.recent import RecentViews
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules, ScanLimits
 from ctsd.running import Runner
 from ctsd.scan_ids import ScanIds
-from ctsd.scan_limits import ScanLimits
 from ctsd.scan_log import ScanLog
 from ctsd.scanner import Scanner
 from ctsd.scans import FIRST_RETRY_SECS, RESEND_SECS
@@ -95,12 +96,13 @@ class House:
             )
             for name, ones in searchers.items()
         }
-        scan_limits = ScanLimits(**limits)
+        rules = Rules(services=services, limits=ScanLimits(**limits))
+        reliability = Reliability(clock=clock)
         self.flight = Flight()
         self.recent = RecentViews(max_bytes=10_000)
         scan_log = ScanLog(clock=clock)
         views = Views(
-            clock=clock, store=store, flight=self.flight, services=services, limits=scan_limits
+            clock=clock, store=store, flight=self.flight, reliability=reliability, rules=rules
         )
         self.promises = Promises(
             clock=clock,
@@ -111,7 +113,8 @@ class House:
             spool=self.spool,  # type: ignore[arg-type]
             scan_log=scan_log,
             recent=self.recent,
-            limits=scan_limits,
+            reliability=reliability,
+            rules=rules,
             holder=holder,
         )
         self.upkeep = Upkeep(
@@ -121,16 +124,16 @@ class House:
             promises=self.promises,
             spool=self.spool,  # type: ignore[arg-type]
             holder=holder,
-            max_scans=scan_limits.max_scans,
+            rules=rules,
         )
         self.scanner = Scanner(
             clock=clock,
             store=store,
             ids=ScanIds(store.secret()),
-            services=services,
             spool=self.spool,  # type: ignore[arg-type]
             scan_log=scan_log,
-            limits=scan_limits,
+            rules=rules,
+            reliability=reliability,
             flight=self.flight,
             views=views,
             promises=self.promises,
