@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ctsd.feeds.delta import Delta
 from ctsd.feeds.index import About
 from ctsd.feeds.job import BuildFailed, Job
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import Changes, Finds
+from ctsd.interfaces import NO_MATCHES, Changes, Finds
 from ctsd.model import Threat
 from ctsd.store.memory import MemoryStore
 from ctsd.store.sqlite import SQLiteStore
@@ -424,6 +425,7 @@ class AgreementTests(SynchronousTestCase):
                 self.successResultOf(fixture.store.delete(threat_ids=[some]))
             else:
                 fixture.clock.advance(0.1)
+                fixture.names("aaaa.example")
         self.successResultOf(fixture.index.refresh())
         fresh = Fixture(self, rebuild_at=1)
         fresh.store = fixture.store
@@ -464,6 +466,28 @@ class DeltaTests(SynchronousTestCase):
             type="net.uri", value="host.example", limit=3, wanted=None, now=0.0, scan_limit=10
         )
         self.assertEqual((len(found.records), found.more, found.at_least), (3, 7, True))
+        found = delta.find(
+            type="net.uri",
+            value="host.example",
+            limit=3,
+            wanted=lambda record: record.threat_id > 37,
+            now=0.0,
+            scan_limit=10,
+        )
+        self.assertEqual([record.threat_id for record in found.records], [38, 39])
+
+    def test_a_threat_that_changes_again(self) -> None:
+        """What it was found by before does not find it any more."""
+        delta = Delta()
+        before, after = of_host("a"), of_host("a", "other.example")
+        find = partial(delta.find, type="net.uri", limit=3, wanted=None, now=0.0)
+        delta.apply(Changes(version=1, threats=(evolve(before, id=1),), deleted=()))
+        self.assertEqual(len(find(value="host.example").records), 1)
+        delta.apply(Changes(version=2, threats=(evolve(of_host("b"), id=2),), deleted=()))
+        self.assertEqual(len(find(value="host.example").records), 2)
+        delta.apply(Changes(version=3, threats=(evolve(after, id=1),), deleted=(2,)))
+        self.assertEqual(find(value="host.example"), NO_MATCHES)
+        self.assertEqual(len(find(value="http://other.example/a").records), 1)
 
 
 class RealStoreTests(TestCase):

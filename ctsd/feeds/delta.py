@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
-from itertools import accumulate
 
 from attrs import define, field, frozen
 
 from ctsd import artifacts
+from ctsd.feeds.section import MARK, is_whole
 from ctsd.interfaces import NO_MATCHES, Changes, Matches, Record
 from ctsd.model import JSON, PASSWORD, Threat
-
-_MARK = b"\xff"
 
 
 def records_of(threat: Threat) -> Iterator[Record]:
@@ -41,17 +39,27 @@ class _Entry:
     keys: tuple[bytes, ...]
 
 
-@frozen(eq=False)
+@define(eq=False)
 class _Text:
     """
-    The records of one type, and their keys: joined, each behind a mark; where each record's begin;
-    which records have a key.
+    The records of one type, and their keys: joined, a mark before and behind each; where each
+    record's begin; which records have a key.
     """
 
-    text: bytes
-    starts: list[int]
-    records: list[Record]
-    by_key: dict[bytes, list[int]]
+    text: bytearray = field(factory=lambda: bytearray(MARK))
+    starts: list[int] = field(factory=list)
+    records: list[Record] = field(factory=list)
+    by_key: dict[bytes, list[int]] = field(factory=dict)
+
+    def append(self, entry: _Entry) -> None:
+        """One record more."""
+        index = len(self.records)
+        self.records.append(entry.record)
+        self.starts.append(len(self.text) - 1)
+        for key in entry.keys:
+            self.text += key
+            self.text += MARK
+            self.by_key.setdefault(key, []).append(index)
 
 
 @define(eq=False)
@@ -61,11 +69,13 @@ class Delta:
     the index has of them.
 
     :ivar changed: by id: the version in which it was seen.
+    :ivar _trigrams: by type: all runs of three bytes in its keys, and perhaps some that are gone.
     """
 
     changed: dict[int, int] = field(factory=dict)
     _threats: dict[int, tuple[_Entry, ...]] = field(factory=dict)
     _texts: dict[str, _Text] = field(factory=dict)
+    _trigrams: dict[str, set[bytes]] = field(factory=dict)
 
     def __len__(self) -> int:
         """How many threats were changed or deleted."""
@@ -75,13 +85,21 @@ class Delta:
         """Take changes in. The same ones again change nothing."""
         if not changes.threats and not changes.deleted:
             return
+        is_stale = False
         for threat in changes.threats:
+            is_stale = is_stale or threat.id in self._threats
             self.changed[threat.id] = changes.version
-            self._threats[threat.id] = tuple(_entries(threat))
+            entries = self._threats[threat.id] = tuple(_entries(threat))
+            self._note(entries)
+            for entry in entries:
+                text = self._texts.get(entry.record.type)
+                if text is not None:
+                    text.append(entry)
         for threat_id in changes.deleted:
             self.changed[threat_id] = changes.version
-            self._threats.pop(threat_id, None)
-        self._texts.clear()
+            is_stale = self._threats.pop(threat_id, None) is not None or is_stale
+        if is_stale:
+            self._texts.clear()
 
     def forget(self, version: int) -> None:
         """Leave out what was seen up to this version: an index has it now."""
@@ -89,6 +107,15 @@ class Delta:
             del self.changed[threat_id]
             self._threats.pop(threat_id, None)
         self._texts.clear()
+        self._trigrams.clear()
+        for entries in self._threats.values():
+            self._note(entries)
+
+    def _note(self, entries: tuple[_Entry, ...]) -> None:
+        for entry in entries:
+            noted = self._trigrams.setdefault(entry.record.type, set())
+            for key in entry.keys:
+                noted.update([key[at : at + 3] for at in range(len(key) - 2)])
 
     def find(
         self,
@@ -101,12 +128,16 @@ class Delta:
         scan_limit: int = 2000,
     ) -> Matches:
         """The threats that match, by id; see L{ctsd.interfaces.IRecords.find}."""
-        text = self._texts.get(type) or self._join(type)
-        if not text.records:
+        trigrams = self._trigrams.get(type)
+        if trigrams is None:
             return NO_MATCHES
+        text = self._texts.get(type) or self._join(type)
         found: dict[int, Record] = {}
         refused: set[int] = set()
-        indexes, at_least = _occurrences(text, artifacts.patterns(type, value), scan_limit)
+        patterns = artifacts.patterns(type, value)
+        indexes, at_least = _occurrences(text, trigrams, patterns, scan_limit)
+        # Keys are in lower case; the equality of URLs minds the case.
+        confirm = type == "net.uri" and any(map(is_whole, patterns))
         for index in indexes:
             record = text.records[index]
             threat_id = record.threat_id
@@ -116,32 +147,32 @@ class Delta:
                 wanted is not None and not wanted(record)
             ):
                 refused.add(threat_id)
-            elif type != "net.uri" or artifacts.matches(type, value, record.value):
+            elif not confirm or artifacts.matches(type, value, record.value):
                 found[threat_id] = record
-        if not found and not at_least:
-            return NO_MATCHES
+        if not found:
+            if not at_least:
+                return NO_MATCHES
+            # All that was looked at is left out: what is wanted may come behind it.
+            return self.find(
+                type=type,
+                value=value,
+                limit=limit,
+                wanted=wanted,
+                now=now,
+                scan_limit=len(text.records),
+            )
         records = [found[threat_id] for threat_id in sorted(found)]
         return Matches(
             records=tuple(records[:limit]), more=max(len(records) - limit, 0), at_least=at_least
         )
 
     def _join(self, type: str) -> _Text:
-        entries = [
-            entry
-            for threat_id in sorted(self._threats)
-            for entry in self._threats[threat_id]
-            if entry.record.type == type
-        ]
-        texts = [_MARK + _MARK.join(entry.keys) for entry in entries]
-        starts = list(accumulate(map(len, texts), initial=0))[:-1]
-        by_key: dict[bytes, list[int]] = {}
-        for index, entry in enumerate(entries):
-            for key in entry.keys:
-                by_key.setdefault(key, []).append(index)
-        records = [entry.record for entry in entries]
-        joined = _Text(b"".join([*texts, _MARK]), starts, records, by_key)
-        self._texts[type] = joined
-        return joined
+        text = self._texts[type] = _Text()
+        for entries in self._threats.values():
+            for entry in entries:
+                if entry.record.type == type:
+                    text.append(entry)
+        return text
 
 
 def _entries(threat: Threat) -> Iterator[_Entry]:
@@ -152,7 +183,7 @@ def _entries(threat: Threat) -> Iterator[_Entry]:
 
 
 def _occurrences(
-    text: _Text, patterns: Collection[bytes], limit: int
+    text: _Text, trigrams: set[bytes], patterns: Collection[bytes], limit: int
 ) -> tuple[Collection[int], bool]:
     """
     In which records a pattern occurs, ascending; and whether there are more than C{limit}.
@@ -160,8 +191,12 @@ def _occurrences(
     indexes: set[int] = set()
     starts = text.starts
     for pattern in patterns:
-        if pattern[:1] == _MARK == pattern[-1:]:
+        if is_whole(pattern):
             indexes.update(text.by_key.get(pattern[1:-1], ()))
+            continue
+        # Nearly every miss has a trigram that no key has: that is seen in a microsecond, where
+        # searching the text of 2,000 URLs takes 35.
+        if not all(pattern[at : at + 3] in trigrams for at in range(len(pattern) - 2)):
             continue
         at = text.text.find(pattern)
         while at >= 0 and len(indexes) <= limit:

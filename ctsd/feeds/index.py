@@ -33,7 +33,7 @@ from pathlib import Path
 from attrs import frozen
 
 from ctsd import artifacts, stored
-from ctsd.feeds.section import MARK, Section
+from ctsd.feeds.section import Section, is_whole
 from ctsd.interfaces import NO_MATCHES, Matches, Record
 from ctsd.model import JSON
 
@@ -215,7 +215,7 @@ class Index:
                     spans.append((low, high))
         if not spans:
             return NO_MATCHES
-        confirm = type == _CASED and any(map(_is_whole, patterns))
+        confirm = type == _CASED and any(map(is_whole, patterns))
         asked = _Asked(value, limit, wanted, hidden, confirm)
         # Usually the first turn is the last: a further one only when all of it was left out.
         for positions, is_last in section.positions(spans, self._scan_limit):
@@ -269,11 +269,6 @@ class Index:
         """Unmap. For a big index this takes milliseconds, without the GIL: use a thread."""
         sections, self._sections = self._sections, {}
         _close(self._whole, self._view, sections)
-
-
-def _is_whole(pattern: bytes) -> bool:
-    """Whether a pattern only finds keys that equal it."""
-    return pattern[:1] == MARK == pattern[-1:]
 
 
 def _checksum(view: memoryview) -> int:

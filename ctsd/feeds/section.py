@@ -15,6 +15,11 @@ from attrs import frozen
 MARK = b"\xff"
 
 
+def is_whole(pattern: bytes) -> bool:
+    """Whether a pattern only finds keys that equal it."""
+    return pattern[:1] == MARK == pattern[-1:]
+
+
 @frozen(eq=False)
 class Section:
     """

@@ -56,7 +56,7 @@ class ThreatIndex(Service):
         build: Build,
         in_thread: InThread,
         poll_secs: float = 0.1,
-        batch: int = 500,
+        batch: int = 200,
         rebuild_at: int = 2000,
         max_delta: int = 10_000,
         stale_secs: float = 60.0,
