@@ -38,6 +38,9 @@ _MAX_BOUNDARY_BYTES = 256
 # "; name=value": value quoted, or up to the next semicolon, as some clients send it.
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"(?=\s*(?:;|$))|[^;]*)')
 
+# What nearly all clients send.
+_PLAIN_BOUNDARY = re.compile(rb"multipart/form-data; ?boundary=([-_0-9A-Za-z]{1,99})")
+
 
 def _parameters(header: str) -> dict[str, str]:
     return {name.lower(): raw.strip() for name, raw in _PARAMETER.findall(header)}
@@ -47,6 +50,9 @@ def boundary_of(content_type: bytes) -> bytes | None:
     """The boundary of a multipart body; None when the header announces something else."""
     if content_type[:10].lower() != b"multipart/":
         return None
+    plain = _PLAIN_BOUNDARY.fullmatch(content_type)
+    if plain is not None:
+        return plain[1]
     raw = _parameters(content_type.decode("latin-1")).get("boundary", "")
     boundary = raw.strip('"').encode("latin-1")
     return boundary if 0 < len(boundary) <= _MAX_BOUNDARY_BYTES else None
