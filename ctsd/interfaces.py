@@ -7,14 +7,14 @@ C{Deferred} may be given one that has fired already; all of them run in the reac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
-from ctsd.model import JSON, Artifact, Property, Scan, ScanState, ScanView, Search, Threat
+from ctsd.model import JSON, Artifact, Outcome, Property, Scan, ScanState, ScanView, Search, Threat
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -374,6 +374,67 @@ class ISpool(Interface):
 
     def sweep(*, keep: set[Path]) -> None:
         """At the start: unlink what a crash left, but for C{keep}."""
+
+
+@frozen(kw_only=True)
+class SearcherState:
+    """
+    A searcher, for people.
+
+    :ivar mode: C{sync}, C{async}, or empty when it is not listed.
+    :ivar why_off: empty when it is on.
+    :ivar broken: it is off because something is wrong with it, not because nobody wants it.
+    :ivar required: whether a scan stays open while it could not be asked.
+    :ivar loading: it can't answer yet only because something is still loading.
+    :ivar trouble: what is wrong with it; empty when all is well.
+    :ivar about: what it says of itself, e.g. how many records it has.
+    """
+
+    name: str
+    mode: str = ""
+    why_off: str = ""
+    broken: bool = False
+    required: bool = True
+    loading: bool = False
+    trouble: str = ""
+    about: str = ""
+
+
+@frozen(kw_only=True)
+class SearchState:
+    """
+    How one searcher's part of a scan stands, for people.
+
+    :ivar outcome: the newest one that may be shown; None before the first.
+    :ivar running: whether it is being asked right now.
+    :ivar due_in_secs: in how long it is asked again; None when it is not.
+    """
+
+    searcher: str
+    required: bool = True
+    outcome: Outcome | None = None
+    tries: int = 0
+    running: bool = False
+    due_in_secs: float | None = None
+
+
+class IStatus(Interface):
+    """What the daemon is made of and what it is doing, for the page."""
+
+    def searchers() -> tuple[SearcherState, ...]:
+        """Every searcher: those that are on in the order of the configuration, then the others."""
+
+    def services() -> Mapping[str, tuple[str, ...]]:
+        """The names of each service's searchers that are on, by the service's name."""
+
+    def searches(*, service: str, scan_id: str) -> Deferred[tuple[SearchState, ...]]:
+        """
+        How the searchers of a scan stand: those that were asked, in the order of their hits.
+
+        :raises NoSuchScan: (in the Deferred, as all) this service has no such scan, or it is not
+            written yet.
+        :raises Unavailable: the store is away.
+        """
 
 
 class ISearcher(Interface):
