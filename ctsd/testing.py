@@ -5,7 +5,7 @@ contract, and adds switches to break it on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -13,7 +13,16 @@ from zope.interface import implementer
 
 from ctsd import artifacts
 from ctsd.errors import CTSDError, NoSuchScan, NoSuchService, SearchLater
-from ctsd.interfaces import NO_MATCHES, IRecords, IScans, Matches, Record
+from ctsd.interfaces import (
+    NO_MATCHES,
+    IRecords,
+    IScans,
+    IStatus,
+    Matches,
+    Record,
+    SearcherState,
+    SearchState,
+)
 from ctsd.model import JSON, ROOT_SERVICE, Artifact, EncodedHit, ScanView
 
 #: A hit as L{ctsd.wire} encodes it.
@@ -116,6 +125,37 @@ def numbered_ids() -> Callable[[str], str]:
         return f"{given[0]:032x}"
 
     return mint
+
+
+@implementer(IStatus)
+@define(kw_only=True)
+class FakeStatus:
+    """
+    A status that is what its test says.
+
+    :ivar known: what L{searches} gives, by (service, scan_id).
+    :ivar broken: raised by L{searches}.
+    """
+
+    all_searchers: tuple[SearcherState, ...] = ()
+    all_services: dict[str, tuple[str, ...]] = field(factory=lambda: {ROOT_SERVICE: ()})
+    known: dict[tuple[str, str], tuple[SearchState, ...]] = field(factory=dict)
+    broken: Exception | None = None
+
+    def searchers(self) -> tuple[SearcherState, ...]:
+        """See L{IStatus}."""
+        return self.all_searchers
+
+    def services(self) -> Mapping[str, tuple[str, ...]]:
+        """See L{IStatus}."""
+        return self.all_services
+
+    def searches(self, *, service: str, scan_id: str) -> Deferred[tuple[SearchState, ...]]:
+        """See L{IStatus}."""
+        if self.broken is not None:
+            return fail(self.broken)
+        known = self.known.get((service, scan_id))
+        return fail(NoSuchScan(scan_id)) if known is None else succeed(known)
 
 
 @implementer(IRecords)

@@ -31,10 +31,10 @@ ROOMS = {
     ),
     "config": "config _config_checks _listeners _settings _toml",
     "discovery": "discovery _importing",
-    "sources": "sources",
+    "sources": "sources status",
     "listening": "listening",
     "one_scan": "one_scan",
-    "tap": "tap",
+    "tap": "tap assembly daemon",
     "cli": "cli _cli cli_check cli_import cli_scan cli_threat_files cli_threats",
     "testing": "testing",
 }

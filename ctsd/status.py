@@ -1,0 +1,125 @@
+"""What the daemon is made of and what it is doing, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ctsd.asking import Source
+from ctsd.discovery import Found
+from ctsd.errors import NoSuchScan
+from ctsd.flight import Flight
+from ctsd.interfaces import IScanIds, IScanStore, IStatus, SearcherState, SearchState
+from ctsd.live import LiveScan
+from ctsd.model import Scan
+from ctsd.sources import Sources
+
+
+@implementer(IStatus)
+class Status:
+    """
+    See L{IStatus}.
+
+    :param sources: the searchers that there are now; they change when the configuration is read
+        again.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, *, sources: Callable[[], Sources], flight: Flight, store: IScanStore, ids: IScanIds
+    ) -> None:
+        self._sources = sources
+        self._flight = flight
+        self._store = store
+        self._ids = ids
+
+    def searchers(self) -> tuple[SearcherState, ...]:
+        """See L{IStatus}."""
+        sources = self._sources()
+        on = (self._state_of(source) for source in sources.all())
+        return (*on, *map(_off, sources.off))
+
+    def services(self) -> Mapping[str, tuple[str, ...]]:
+        """See L{IStatus}."""
+        return {
+            service: tuple(source.name for source in sources)
+            for service, sources in self._sources().services.items()
+        }
+
+    def searches(self, *, service: str, scan_id: str) -> Deferred[tuple[SearchState, ...]]:
+        """See L{IStatus}."""
+        return Deferred.fromCoroutine(self._searches(service, scan_id))
+
+    async def _searches(self, service: str, scan_id: str) -> tuple[SearchState, ...]:
+        self._ids.issued(service=service, scan_id=scan_id)
+        now = self._store.now()
+        live = self._flight.get(scan_id)
+        if live is not None and live.durable:
+            return _of_live(live, now)
+        scan = await self._store.load(scan_id=scan_id)
+        if scan is None or scan.service != service:
+            raise NoSuchScan(f"no scan {scan_id} of this service")
+        return _of_stored(scan, self._sources().services.get(service, ()), now)
+
+    def _state_of(self, source: Source) -> SearcherState:
+        searcher = source.searcher
+        state = SearcherState(
+            name=source.name,
+            mode="async" if source.asynchronous else "sync",
+            required=source.required,
+        )
+        try:
+            return evolve(
+                state,
+                loading=searcher.loading(),
+                trouble=searcher.trouble(),
+                about=searcher.describe(),
+            )
+        except Exception:
+            # An author's code; the others are to be seen all the same.
+            self._log.failure("Searcher {name} does not say how it is", name=source.name)
+            return evolve(state, trouble="does not say how it is; see the log")
+
+
+def _off(found: Found) -> SearcherState:
+    return SearcherState(
+        name=found.name,
+        mode=found.mode or "",
+        why_off=found.why_off,
+        broken=found.broken,
+        required=found.required,
+    )
+
+
+def _of_live(live: LiveScan, now: float) -> tuple[SearchState, ...]:
+    return tuple(
+        SearchState(
+            searcher=name,
+            required=part.required,
+            outcome=part.outcome,
+            tries=part.tries,
+            running=part.since is not None,
+            due_in_secs=None if part.due is None else max(part.due - now, 0.0),
+        )
+        for name, part in live.parts.items()
+    )
+
+
+def _of_stored(scan: Scan, sources: Sequence[Source], now: float) -> tuple[SearchState, ...]:
+    required = {source.name: source.required for source in sources}
+    return tuple(
+        SearchState(
+            searcher=search.searcher,
+            required=required.get(search.searcher, True),
+            outcome=search.outcome,
+            tries=search.tries,
+            running=bool(search.holder),
+            due_in_secs=None if search.due is None else max(search.due - now, 0.0),
+        )
+        for search in scan.searches
+    )
