@@ -230,6 +230,11 @@ class Settings:
     log_values: bool = _key(
         checks.flag, "Whether the log shows artifacts' values (never passwords)", default=False
     )
+    browser_page: bool = _key(
+        checks.flag,
+        "Whether `GET /` gives a browser the page, on loopback and `auth:` listeners",
+        default=True,
+    )
     store: Store = field(factory=Store)
     upload: Upload = field(factory=Upload)
     http: Http = field(factory=Http)
