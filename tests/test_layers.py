@@ -33,9 +33,10 @@ ROOMS = {
     "discovery": "discovery _importing",
     "sources": "sources status",
     "listening": "listening",
+    "notify": "notify",
     "one_scan": "one_scan",
     "tap": "tap assembly daemon",
-    "cli": "cli _cli cli_check cli_import cli_scan cli_threat_files cli_threats",
+    "cli": "cli _cli cli_check cli_import cli_scan cli_store cli_threat_files cli_threats",
     "testing": "testing",
 }
 
@@ -60,6 +61,7 @@ ARROWS = {
     "discovery": f"{_VALUES} config searcher",
     "sources": f"{_VALUES} config discovery feeds scanner searcher store",
     "listening": f"{_VALUES} config web",
+    "notify": "",
     "one_scan": f"{_VALUES} artifacts config discovery scanner sources store",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
