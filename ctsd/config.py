@@ -49,6 +49,18 @@ __all__ = [
 #: The file that is read from the working directory when nobody names another.
 FILE_NAME = "ctsd.toml"
 
+#: What a supervisor has left for our own process alone (sd_notify(3), sd_listen_fds(3)).
+_FROM_SUPERVISOR = frozenset(
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+    }
+)
+
 #: First parts of paths below the root that are no services.
 RESERVED_SERVICES = frozenset({"health", "metrics", "api", "console", "static"})
 
@@ -203,5 +215,9 @@ def untrusted(path: Path) -> str:
 
 
 def child_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """The environment for child processes: ours, without the variables that held secrets."""
-    return {name: value for name, value in environ.items() if name not in settings.secret_variables}
+    """
+    The environment for child processes: ours, without the variables that held secrets, and
+    without those by which a child could take itself for us before the supervisor.
+    """
+    withheld = settings.secret_variables | _FROM_SUPERVISOR
+    return {name: value for name, value in environ.items() if name not in withheld}

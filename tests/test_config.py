@@ -273,6 +273,13 @@ class SecretTests(ConfigCase):
             config.child_environment({"A_KEY": "s3cret", "PATH": "/bin"}, found), {"PATH": "/bin"}
         )
 
+    def test_children_and_supervisor(self) -> None:
+        """A child process can't speak for us to systemd, nor take our sockets for its own."""
+        ours = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+        sockets = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+        environ = {**dict.fromkeys(ours + sockets, "1"), "PATH": "/bin"}
+        self.assertEqual(config.child_environment(environ, self.load("")), {"PATH": "/bin"})
+
     def test_missing(self) -> None:
         """A secret that is not there stops the start."""
         self.assertWrong(
