@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -194,10 +195,13 @@ class ThreatIndexTests(SynchronousTestCase):
         self.assertEqual(len(fixture.index._delta), 0)
         fixture.add(of_host("b"))
         fixture.clock.advance(0.1)
+        fixture.builder.before = lambda: (fixture.dump(), fixture.add(of_host("c")))
         fixture.builder.release()
-        self.assertEqual(len(fixture.names()), 31)
+        fixture.builder.before = fixture.dump
+        # What was added while the base was built is not known before the next look.
+        self.later()
         fixture.clock.pump([0.1] * 3)
-        self.assertEqual((len(fixture.names()), len(fixture.builder.jobs)), (31, 1))
+        self.assertEqual((len(fixture.names()), len(fixture.builder.jobs)), (32, 1))
         self.assertFalse(fixture.index.loading())
 
     def test_import_during_a_build(self) -> None:
@@ -308,6 +312,7 @@ class ThreatIndexTests(SynchronousTestCase):
         fixture.clock.advance(0.1)
         self.later()
         fixture.builder.release()
+        fixture.clock.advance(0.1)
         self.assertEqual(fixture.names(), ["a1", "a2", "a3", "a4", "a5"])
 
     def test_a_failed_build(self) -> None:
@@ -425,13 +430,16 @@ class AgreementTests(SynchronousTestCase):
                 self.successResultOf(fixture.store.delete(threat_ids=[some]))
             else:
                 fixture.clock.advance(0.1)
-                fixture.names("aaaa.example")
+                with suppress(SearchLater):
+                    fixture.names("aaaa.example")
         self.successResultOf(fixture.index.refresh())
+        fixture.clock.advance(0.1)
         fresh = Fixture(self, rebuild_at=1)
         fresh.store = fixture.store
         fresh.builder.before = fresh.dump
         fresh.index = fresh.make(fixture.store)
         fresh.start()
+        fresh.clock.advance(0.1)
         for value in ("aaaa.example", "bbbb", "http://cccc.example/1", "example/1"):
             self.assertEqual(
                 fixture.index.find(type="net.uri", value=value, limit=limit),

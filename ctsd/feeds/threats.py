@@ -290,7 +290,8 @@ class ThreatIndex(Service):
         if self._lost_track:
             self._lost_track = False
             self._version = base.about.version
-            self._read_at = self._clock.seconds()
+            # What has changed since the base was built is not known yet.
+            self._read_at = -math.inf
         else:
             self._delta.forget(base.about.version)
         self._outdated = False
