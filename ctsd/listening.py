@@ -12,6 +12,7 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
 from ctsd.config import Listener
+from ctsd.web.limits import WebLimits
 from ctsd.web.site import CTSSite
 
 
@@ -61,6 +62,11 @@ class Listening(Service):
         """Let in who has come; until now connections have waited in their sockets' queues."""
         for port in self._ports:
             port.startReading()
+
+    def reconfigure(self, *, limits: WebLimits, allowed_hosts: tuple[str, ...]) -> None:
+        """Go by these from the next request on."""
+        for site in self._sites:
+            site.reconfigure(limits=limits, allowed_hosts=allowed_hosts)
 
     async def stop(self) -> None:
         """Accept nothing more, and finish the requests in hand."""

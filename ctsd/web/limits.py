@@ -64,7 +64,5 @@ class WebLimits:
     @property
     def max_multipart_bytes(self) -> int:
         """The longest multipart body that is invited in."""
-        largest = self.upload_max_bytes
-        if not self.uploads_enabled:
-            largest = max(largest, self.max_json_bytes)
-        return largest + self.multipart_overhead_bytes
+        # An artifact may be larger than the largest file.
+        return max(self.upload_max_bytes, self.max_json_bytes) + self.multipart_overhead_bytes

@@ -45,6 +45,7 @@ class Protocol:
     The answers of all services.
 
     :ivar too_large: how many bodies were refused for their size.
+    :ivar uploads_enabled: whether files may be uploaded.
     """
 
     _log = Logger()
@@ -69,7 +70,7 @@ class Protocol:
         self._scans = scans
         self._spool = spool
         self._mint = mint
-        self._uploads_enabled = uploads_enabled
+        self.uploads_enabled = uploads_enabled
         self._inline_json_bytes = inline_json_bytes
         self._in_thread = in_thread
 
@@ -103,7 +104,7 @@ class Protocol:
 
     def options(self, *, service: str) -> Answer:
         """Whether files may be uploaded."""
-        takes = self._uploads_enabled and self._scans.takes_files(service=service)
+        takes = self.uploads_enabled and self._scans.takes_files(service=service)
         return _TAKES_FILES if takes else _TAKES_NO_FILES
 
     def get(self, *, service: str, scan_id: str) -> Answered:
@@ -199,7 +200,7 @@ class Protocol:
         return self._submit(service, artifact)
 
     def _wants_files(self, service: str) -> bool:
-        return self._uploads_enabled and self._scans.takes_files(service=service)
+        return self.uploads_enabled and self._scans.takes_files(service=service)
 
     def _connection_test(self, service: str) -> Answer:
         """C{resutil threatservicetest}: answered at once, and nothing is scanned or stored."""

@@ -20,6 +20,7 @@ from ctsd.web.bodies import BodyMemory
 from ctsd.web.browsers import BrowserRules, host_name
 from ctsd.web.channel import Channel, Phase
 from ctsd.web.limits import WebLimits
+from ctsd.web.page import Page
 from ctsd.web.protocol import Protocol
 from ctsd.web.request import Gate
 
@@ -29,6 +30,7 @@ class CTSSite(Site):
     Answers the protocol on one listener.
 
     :ivar gate: asked before a request's body is invited in; None: everybody may come in.
+    :ivar page: what browsers see here; None: this listener has no page.
     :ivar draining: whether it is shutting down.
     :ivar channels: all connections.
     :ivar now: the reactor's seconds, as of the last sweep.
@@ -46,6 +48,7 @@ class CTSSite(Site):
         browser_rules: BrowserRules,
         short_path: bool,
         gate: Gate | None,
+        page: Page | None,
     ) -> None:
         """
         :param cts: what answers.
@@ -61,6 +64,7 @@ class CTSSite(Site):
         self.browser_rules = browser_rules
         self.short_path = short_path
         self.gate = gate
+        self.page = page
         self.draining = False
         self.channels: set[Channel] = set()
         self.memory = BodyMemory(max_bytes=limits.max_body_memory_bytes)
@@ -70,6 +74,12 @@ class CTSSite(Site):
         self._sweeping.clock = reactor
         self._drained: Deferred[None] | None = None
         self._drain_timeout: IDelayedCall | None = None
+
+    def reconfigure(self, *, limits: WebLimits, allowed_hosts: tuple[str, ...]) -> None:
+        """Go by these from the next request on; all bodies' memory stays as it was."""
+        self.limits = limits
+        self.cts.uploads_enabled = limits.uploads_enabled
+        self.browser_rules = browser_rules(allowed_hosts, self.browser_rules.loopback)
 
     def startFactory(self) -> None:
         """Begin to listen. No access log, so nothing of twisted.web's for it."""
@@ -159,6 +169,7 @@ def make_site(
     loopback: bool,
     short_path: bool = True,
     gate: Gate | None = None,
+    page: Page | None = None,
     in_thread: InThread | None = None,
 ) -> CTSSite:
     """
@@ -170,6 +181,7 @@ def make_site(
     :param loopback: whether it listens on a loopback address alone.
     :param short_path: False sends everything through Klein; the answers are the same.
     :param gate: asked before a request's body is invited in.
+    :param page: what browsers see here.
     :param in_thread: runs what would hold the reactor; by default in its thread pool.
     """
     return CTSSite(
@@ -188,9 +200,15 @@ def make_site(
             ),
         ),
         limits=limits,
-        browser_rules=BrowserRules(
-            allowed_hosts=frozenset(host_name(name) for name in allowed_hosts), loopback=loopback
-        ),
+        browser_rules=browser_rules(allowed_hosts, loopback),
         short_path=short_path,
         gate=gate,
+        page=page,
+    )
+
+
+def browser_rules(allowed_hosts: tuple[str, ...], loopback: bool) -> BrowserRules:
+    """Which browsers may ask; see L{make_site}."""
+    return BrowserRules(
+        allowed_hosts=frozenset(host_name(name) for name in allowed_hosts), loopback=loopback
     )

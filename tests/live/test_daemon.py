@@ -274,3 +274,69 @@ class PromiseTests(LiveTestCase):
         self.assertEqual(answer.status, 503)
         self.assertIn("deadly", answer.json["error"])
         self.assertIsNone(daemon.process.poll())
+
+
+class ReloadTests(LiveTestCase):
+    """SIGHUP."""
+
+    def says(self, daemon: Daemon, text: str) -> None:
+        """Wait until it has logged this."""
+        wait_until(lambda: text in daemon.log.read_text(), f"{text!r} in the log")
+
+    def rewrite(self, daemon: Daemon, config: str) -> None:
+        """Change its file, and tell it."""
+        listen = daemon.config.read_text().splitlines()[0]
+        daemon.config.write_text(f"{listen}\n{config}")
+        daemon.signal(signal.SIGHUP)
+
+    def test_good(self) -> None:
+        """A new service, another file: from the next request on, without a lost one; what was
+        promised before goes on."""
+        daemon = self.daemon(OWN.format(name="waiting"), searchers={"waiting.py": WAITING})
+        daemon.start()
+        promised = daemon.post("net.ip", "10.1.1.1").json["id"]
+        self.assertEqual(daemon.ask("OPTIONS", "/phish/").status, 503)
+        feed = daemon.directory / "feed.csv"
+        feed.write_text(
+            "phish_id,url,phish_detail_url,submission_time,verified,verification_time,online,"
+            "target\n7,http://new.example/login,x,2026-01-01T00:00:00+00:00,yes,x,yes,Bank\n"
+        )
+        config = OWN.format(name="waiting").replace('"waiting"]', '"waiting", "phishtank"]')
+        config += '[searchers.phishtank]\nfile = "feed.csv"\n'
+        config += '[services.phish]\nsearchers = ["phishtank"]\n'
+        self.rewrite(daemon, config)
+        self.says(daemon, "was read again")
+        answer = daemon.post("net.uri", "new.example/login", "/phish/")
+        self.assertEqual((answer.status, len(answer.json["hits"])), (200, 1))
+        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        self.assertEqual(daemon.finished(promised).status, 200)
+        self.assertEqual(daemon.stop(), 0)
+
+    def test_bad(self) -> None:
+        """A file that is wrong changes nothing, and says where."""
+        daemon = self.daemon('[services.phish]\nsearchers = ["phishtank"]')
+        daemon.start()
+        self.rewrite(daemon, 'retention_dayz = 1\n[services.other]\nsearchers = ["phishtank"]')
+        self.says(daemon, "ctsd.toml:2: retention_dayz")
+        self.assertEqual(daemon.ask("OPTIONS", "/phish/").status, 200)
+        self.assertEqual(daemon.ask("OPTIONS", "/other/").status, 503)
+
+    def test_fixed(self) -> None:
+        """What holds until the next start is named."""
+        daemon = self.daemon()
+        daemon.start()
+        self.rewrite(daemon, 'state_dir = "elsewhere"')
+        self.says(daemon, "state_dir has changed")
+        self.assertEqual(daemon.ask("OPTIONS").status, 200)
+        self.assertFalse((daemon.directory / "elsewhere").exists())
+
+    def test_under_load(self) -> None:
+        """Requests that come meanwhile all get their answers."""
+        daemon = self.daemon()
+        daemon.start()
+        for number in range(5):
+            self.rewrite(daemon, f"retention_days = {20 + number}\n")
+            for _ in range(20):
+                answer = daemon.post("net.uri", "www.megastore.lu")
+                self.assertEqual((answer.status, len(answer.json["hits"])), (200, 1))
+        self.says(daemon, "was read again")

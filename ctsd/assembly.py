@@ -1,0 +1,141 @@
+"""Puts the parts of scanning together, and turns settings into what each part goes by."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from ctsd.blocking import DaemonThreads
+from ctsd.config import Settings
+from ctsd.flight import Flight
+from ctsd.interfaces import IStore
+from ctsd.isolation import ChildSearches
+from ctsd.promises import Promises
+from ctsd.recent import RecentViews
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules, ScanLimits
+from ctsd.running import Runner
+from ctsd.scan_ids import ScanIds
+from ctsd.scan_log import ScanLog
+from ctsd.scanner import Scanner
+from ctsd.spool import Spool
+from ctsd.upkeep import Upkeep
+from ctsd.views import Views
+from ctsd.web.limits import WebLimits
+
+#: How much of the newest answers is kept in memory.
+RECENT_MAX_BYTES = 32 * 2**20
+
+
+@frozen(kw_only=True)
+class Scanning:
+    """All that works on scans."""
+
+    scanner: Scanner
+    upkeep: Upkeep
+    reliability: Reliability
+    scan_log: ScanLog
+    ids: ScanIds
+
+
+def assemble(
+    *,
+    reactor: Any,
+    store: IStore,
+    spool: Spool,
+    rules: Rules,
+    reliability: Reliability,
+    threads: int,
+    log_values: bool,
+    environment: Mapping[str, str],
+) -> Scanning:
+    """
+    Everything that works on scans, not started.
+
+    :param store: open.
+    :param threads: for searchers that block.
+    :param log_values: whether the log shows artifacts' values.
+    :param environment: of child processes.
+    """
+    holder = uuid.uuid4().hex
+    ids = ScanIds(store.secret())
+    flight = Flight()
+    recent = RecentViews(max_bytes=RECENT_MAX_BYTES)
+    scan_log = ScanLog(clock=reactor, values=log_values)
+    runner = Runner(
+        clock=reactor,
+        threads=DaemonThreads(reactor=reactor, max_threads=threads),
+        run_alone=ChildSearches(reactor=reactor, environment=environment),
+    )
+    views = Views(clock=reactor, store=store, flight=flight, reliability=reliability, rules=rules)
+    promises = Promises(
+        clock=reactor,
+        store=store,
+        flight=flight,
+        views=views,
+        runner=runner,
+        spool=spool,
+        scan_log=scan_log,
+        recent=recent,
+        reliability=reliability,
+        rules=rules,
+        holder=holder,
+    )
+    upkeep = Upkeep(
+        clock=reactor,
+        store=store,
+        flight=flight,
+        promises=promises,
+        spool=spool,
+        holder=holder,
+        rules=rules,
+    )
+    scanner = Scanner(
+        clock=reactor,
+        store=store,
+        ids=ids,
+        spool=spool,
+        scan_log=scan_log,
+        rules=rules,
+        reliability=reliability,
+        flight=flight,
+        views=views,
+        promises=promises,
+        upkeep=upkeep,
+        recent=recent,
+    )
+    return Scanning(
+        scanner=scanner, upkeep=upkeep, reliability=reliability, scan_log=scan_log, ids=ids
+    )
+
+
+def scan_limits(settings: Settings) -> ScanLimits:
+    """What bounds scans."""
+    return ScanLimits(
+        first_answer_secs=settings.first_answer_secs,
+        post_deadline_secs=settings.post_deadline_secs,
+        scan_deadline_secs=settings.scan_deadline_secs,
+        when_incomplete=settings.when_incomplete,
+        retention_secs=settings.retention_days * 86400,
+        max_scans=settings.max_scans,
+        keep_file_secs=settings.upload.keep_secs,
+    )
+
+
+def web_limits(settings: Settings) -> WebLimits:
+    """What bounds connections and requests."""
+    http, upload = settings.http, settings.upload
+    return WebLimits(
+        uploads_enabled=upload.enabled,
+        upload_max_bytes=upload.max_bytes,
+        drain_max_bytes=max(upload.max_bytes, WebLimits().drain_max_bytes),
+        max_json_bytes=http.max_json_bytes,
+        max_body_memory_bytes=http.max_body_memory_bytes,
+        max_connections=http.max_connections,
+        idle_secs=http.idle_secs,
+        min_rate_bytes_per_sec=http.min_rate_bytes_per_sec,
+        drain_secs=http.drain_secs,
+    )

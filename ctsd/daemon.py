@@ -1,0 +1,325 @@
+"""The daemon: started and stopped in order, and made to read its configuration again."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import evolve, frozen
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ctsd.assembly import assemble, scan_limits, web_limits
+from ctsd.config import Listener, Settings, child_environment, load
+from ctsd.discovery import Catalogue, discover
+from ctsd.errors import ConfigError, StoreError
+from ctsd.listening import Listening
+from ctsd.reliability import Reliability
+from ctsd.rules import Rules
+from ctsd.sources import Sources, child_variables, start_sources
+from ctsd.spool import Spool
+from ctsd.store.sqlite import SQLiteStore
+from ctsd.web.site import CTSSite, make_site
+
+#: How long requests in hand may take when the daemon stops.
+DRAIN_SECS = 5.0
+
+#: How long clients wait at the start while an index is loaded, looked at so often; after that,
+#: whoever asks what it does not know yet is told to come again.
+LOADING_SECS = 10.0
+LOADING_LOOK_SECS = 0.02
+
+#: Settings that hold until the next start; of C{upload} and C{http}, what is not about a request.
+FIXED = ("state_dir", "listen", "store", "blocking_threads", "short_path", "log_values")
+FIXED_UPLOAD = ("max_concurrent", "spool_max_bytes", "keep_free_bytes")
+FIXED_HTTP = ("max_body_memory_bytes",)
+
+
+@frozen(kw_only=True)
+class Configuration:
+    """
+    What a file says, and which searchers it means.
+
+    :ivar path: the file that was named, if any: it is read again on SIGHUP.
+    """
+
+    path: Path | None
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    settings: Settings
+    catalogue: Catalogue
+
+    @classmethod
+    def read(cls, path: Path | None, environ: Mapping[str, str]) -> Configuration:
+        """
+        Read it.
+
+        :raises ConfigError: something in it is wrong.
+        """
+        settings = load(path, environ=environ)
+        return cls(path=path, environ=environ, settings=settings, catalogue=discover(settings))
+
+    def again(self) -> Configuration:
+        """
+        Read it again.
+
+        :raises ConfigError: something in it is wrong.
+        """
+        return Configuration.read(self.path, self.environ)
+
+    @property
+    def child_environment(self) -> dict[str, str]:
+        """The environment of child processes."""
+        return child_variables(child_environment(self.environ, self.settings), sys.path)
+
+
+class Daemon(MultiService):
+    """
+    All of it, started and stopped in order.
+
+    At the start: the lock on C{state_dir}, the store, the sockets, then everything else. At the
+    end: requests in hand, promises, indexes, the store.
+    """
+
+    _log = Logger()
+
+    def __init__(self, configuration: Configuration, *, reactor: Any) -> None:
+        super().__init__()
+        self._configuration = configuration
+        self._reactor = reactor
+        self._reloading = DeferredLock()
+        # Waits must not depend on a wall clock that somebody sets.
+        reactor.seconds = time.monotonic
+
+    def privilegedStartService(self) -> None:
+        """
+        Open the store, then the sockets.
+
+        :raises SystemExit: one of them can't be had; one line says why.
+        """
+        settings = self._configuration.settings
+        try:
+            _make_private(settings.state_dir)
+            self._lock = _only_one(settings.state_dir)
+            self._store = SQLiteStore(
+                reactor=self._reactor,
+                path=settings.store_path,
+                max_bytes=settings.store.max_bytes,
+                retention_secs=settings.retention_days * 86400,
+                threat_secs=settings.store.threat_days * 86400,
+            )
+            self._store.open()
+        except StoreError as error:
+            raise SystemExit(f"ctsd: {error.reason}") from None
+        except OSError as error:
+            raise SystemExit(f"ctsd: {settings.state_dir}: {error.strerror}") from None
+        self._compose()
+        super().privilegedStartService()
+
+    def _compose(self) -> None:
+        settings, reactor, store = self._configuration.settings, self._reactor, self._store
+        self._sources = self._start_sources(self._configuration)
+        self._rules = Rules(services=self._sources.services, limits=scan_limits(settings))
+        spool = Spool(
+            reactor=reactor,
+            directory=settings.state_dir / "spool",
+            max_concurrent=settings.upload.max_concurrent,
+            max_bytes=settings.upload.spool_max_bytes,
+            keep_free_bytes=settings.upload.keep_free_bytes,
+        )
+        self._scanning = scanning = assemble(
+            reactor=reactor,
+            store=store,
+            spool=spool,
+            rules=self._rules,
+            reliability=Reliability(clock=reactor),
+            threads=settings.blocking_threads,
+            log_values=settings.log_values,
+            environment=self._configuration.child_environment,
+        )
+
+        def site_for(listener: Listener) -> CTSSite:
+            return make_site(
+                reactor=reactor,
+                scans=scanning.scanner,
+                spool=spool,
+                mint=lambda service: scanning.ids.mint(service=service, now=store.now()),
+                limits=web_limits(settings),
+                allowed_hosts=settings.allowed_hosts,
+                loopback=listener.local,
+                short_path=settings.short_path,
+            )
+
+        self._listening = Listening(
+            reactor=reactor,
+            listeners=settings.listen,
+            site_for=site_for,
+            drain_secs=DRAIN_SECS,
+        )
+        for service in (store, scanning.scanner, scanning.upkeep, self._listening):
+            service.setServiceParent(self)
+
+    def _start_sources(self, configuration: Configuration) -> Sources:
+        return start_sources(
+            configuration.settings,
+            configuration.catalogue,
+            reactor=self._reactor,
+            store=self._store,
+            environment=configuration.child_environment,
+        )
+
+    def startService(self) -> None:
+        """Start, and say what is on and what is off."""
+        super().startService()
+        self._sources.indexes.startService()
+        self._tell(self._sources)
+        self._reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        # twistd raises SIGTERM again at its end, which makes for status 143; ours ends with 0.
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, self._end)
+        signal.signal(signal.SIGHUP, self._hang_up)
+        Deferred.fromCoroutine(self._open()).addErrback(self._not_open)
+
+    async def _open(self) -> None:
+        """Let clients in, once the indexes have been loaded or have had their time for that."""
+        await self._loaded(self._sources)
+        # What is here now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        self._listening.accept()
+        self._log.info("ctsd is ready")
+
+    async def _loaded(self, sources: Sources) -> None:
+        deadline = self._reactor.seconds() + LOADING_SECS
+        while any(source.searcher.loading() for source in sources.all()):
+            if self._reactor.seconds() >= deadline:
+                return
+            await deferLater(self._reactor, LOADING_LOOK_SECS)
+
+    def _not_open(self, failure: Failure) -> None:
+        self._log.failure("ctsd could not open", failure)
+        self._reactor.stop()
+
+    # -- reading the configuration again
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self.reload)
+
+    def reload(self) -> Deferred[None]:
+        """
+        Read the configuration again. A good one holds from the next request on; one that is wrong
+        changes nothing. Both are logged, as is what can't change before the next start.
+
+        :return: fires when that is done; never fails.
+        """
+        return self._reloading.run(self._reload).addErrback(self._not_reloaded)
+
+    def _not_reloaded(self, failure: Failure) -> None:
+        self._log.failure("The configuration could not be read again", failure)
+
+    async def _reload(self) -> None:
+        try:
+            new = self._configuration.again()
+        except ConfigError as error:
+            self._log.error("The configuration is not taken: {error}", error=error)
+            return
+        for key in _fixed(self._configuration.settings, new.settings):
+            self._log.warn("{key} has changed; that holds from the next start on", key=key)
+        settings = _with_fixed(self._configuration.settings, new.settings)
+        new = evolve(new, settings=settings)
+        sources, old = self._start_sources(new), self._sources
+        sources.indexes.startService()
+        await self._loaded(sources)
+        self._configuration, self._sources = new, sources
+        self._rules.services, self._rules.limits = sources.services, scan_limits(settings)
+        self._listening.reconfigure(
+            limits=web_limits(settings), allowed_hosts=settings.allowed_hosts
+        )
+        await old.indexes.stopService()
+        # Its searches that still run end by their own time limits.
+        longest_secs = max((source.timeout_secs for source in old.all()), default=0.0)
+        self._reactor.callLater(2 * longest_secs, old.stop)
+        self._tell(sources)
+        self._log.info("The configuration was read again")
+
+    # -- the end
+
+    def _end(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        with suppress(ReactorNotRunning):  # a second signal
+            self._reactor.stop()
+
+    def _tell(self, sources: Sources) -> None:
+        for source in sources.all():
+            self._log.info(
+                "Searcher {name} is on ({mode}{required})",
+                name=source.name,
+                mode="async" if source.asynchronous else "sync",
+                required="" if source.required else ", not required",
+            )
+        for found in sources.off:
+            level = self._log.error if found.broken or found.mode else self._log.info
+            level("Searcher {name} is off: {why}", name=found.name, why=found.why_off)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order; each step has its own limit, all together below 10 s."""
+        self.running = 0
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._listening.stop()
+        self._scanning.scanner.stopService()
+        await self._scanning.upkeep.stopService()
+        await self._sources.indexes.stopService()
+        self._sources.stop()
+        await self._store.stopService()
+        os.close(self._lock)
+
+
+def _fixed(old: Settings, new: Settings) -> list[str]:
+    """The settings that have changed, but can't before the next start."""
+    changed = [key for key in FIXED if getattr(old, key) != getattr(new, key)]
+    for table, keys in (("upload", FIXED_UPLOAD), ("http", FIXED_HTTP)):
+        before, after = getattr(old, table), getattr(new, table)
+        changed += [f"{table}.{key}" for key in keys if getattr(before, key) != getattr(after, key)]
+    return changed
+
+
+def _with_fixed(old: Settings, new: Settings) -> Settings:
+    """The new settings, with what can't change as it was."""
+    return evolve(new, **{key: getattr(old, key) for key in FIXED})
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _only_one(state_dir: Path) -> int:
+    """
+    The lock that says that this process uses this C{state_dir}.
+
+    :raises SystemExit: another one does.
+    """
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SystemExit(f"ctsd: {state_dir} is used by another ctsd that is running") from None
+    return lock
