@@ -28,6 +28,7 @@ setup(
     package_data={
         "ctsd": ["py.typed"],
         "ctsd.store": ["schema/*.sql"],
+        "ctsd.web": ["static/*"],
         "searchers": ["data/*.csv"],
     },
     install_requires=[

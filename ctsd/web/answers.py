@@ -18,14 +18,16 @@ class Answer:
     """
     One answer, before it knows its connection.
 
-    :ivar body: JSON; empty for 204.
+    :ivar body: JSON, mostly; empty for 204.
     :ivar headers: what it has beyond those that all answers have, as one string of complete
         lines, constants of ours (nothing in it comes from a client).
+    :ivar content_type: of a body that is no JSON.
     """
 
     status: int
     body: bytes = field(default=b"", repr=False)
     headers: bytes = b""
+    content_type: bytes = b""
 
 
 NO_CONTENT = Answer(204)
@@ -71,7 +73,10 @@ def render(answer: Answer, *, date: bytes, close: bool, body: bool = True) -> by
     :param body: False for HEAD: the headers of the same answer.
     """
     start = _STARTS.get(answer.status)
-    if start is None:
+    if answer.content_type:
+        content_type = b"Content-Type: %b\r\n" % (answer.content_type,)
+        start = _status_line(answer.status) + _CONSTANT + content_type
+    elif start is None:
         start = _status_line(answer.status) + _CONSTANT + _JSON
     end = b"Connection: close\r\n" if close else b""
     if answer.status == 204:

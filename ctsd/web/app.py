@@ -1,4 +1,4 @@
-"""The Klein application: everything is routed here, and a page can be added beside it."""
+"""The Klein application: everything is routed here, the page beside the protocol."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+
+from ctsd.web.targets import CONSOLE
 
 if TYPE_CHECKING:
     from ctsd.web.request import Request
@@ -20,6 +22,12 @@ def make_app() -> Klein:
     here ever redirects.
     """
     app = Klein()
+
+    @app.route("/", methods=["GET"])
+    @app.route(f"/{CONSOLE}/<path:path>", methods=["GET"])
+    def page(request: Any, path: str = "") -> Deferred[None]:
+        """The page and its parts, for who may have them; for others as if there were none."""
+        return _shown(request) if request.for_page else _served(request)
 
     # A route without methods takes them all: which are allowed depends on the target.
     @app.route("/")
@@ -35,6 +43,15 @@ def make_app() -> Klein:
         ours.processingFailed(failure)
 
     return app
+
+
+def _shown(request: Request) -> Deferred[None]:
+    site = request.site
+    assert site.page is not None
+    answering = Deferred.fromCoroutine(site.page.answer(request.target))
+    done: Deferred[None] = Deferred()
+    answering.addErrback(site.cts.failed).addCallback(request.send).addCallback(done.callback)
+    return done
 
 
 def _served(request: Request) -> Deferred[None]:

@@ -18,6 +18,7 @@ from ctsd.web.answers import Answer, render
 from ctsd.web.bodies import HeldBody
 from ctsd.web.browsers import is_browser
 from ctsd.web.heads import Head
+from ctsd.web.page import wants_page
 from ctsd.web.targets import ROOT, Kind, Target, find_target, segments_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Request(server.Request):
 
     :ivar head: see L{Head}; C{head.headers} are the request's.
     :ivar target: what it is about; known before the gate is asked.
+    :ivar for_page: whether it is for the page, or a part of it, and its listener has one.
     :ivar early: the answer that it will get whatever its body is.
     """
 
@@ -67,6 +69,7 @@ class Request(server.Request):
         self.notifications: list[Deferred[None]] = []
         self.early: Answer | None = None
         self.target: Target = ROOT
+        self.for_page = False
         self.body: bytes | bytearray | Parts = b""
         self._early_bytes = channel.site.limits.small_body_bytes
         self._sink: HeldBody | Upload | _Nothing | None = None
@@ -86,8 +89,13 @@ class Request(server.Request):
         site = self.site
         try:
             self.target = find_target(self.head.target, site.scans.has_service)
-            if is_browser(self.head.headers):
-                site.browser_rules.check(self.head.headers)
+            headers = self.head.headers
+            self.for_page = site.page is not None and wants_page(
+                method=self.method, target=self.target, accept=headers.get(b"accept", b"")
+            )
+            # A page of a name that was made to lead here can keep a GET free of browser's headers.
+            if self.for_page or is_browser(headers):
+                site.browser_rules.check(headers)
             if site.gate is None:
                 return None
             verdict = site.gate(self)

@@ -19,6 +19,9 @@ from ctsd.model import ROOT_SERVICE
 _ID = re.compile(r"[0-9a-f]{32}")
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 
+#: The first part of the paths of what the page is made of.
+CONSOLE = "console"
+
 
 class Kind(Enum):
     """What may be asked at a target."""
@@ -26,6 +29,7 @@ class Kind(Enum):
     SERVICE = "service"
     SCAN = "scan"
     READY = "ready"
+    PAGE = "page"
     NOTHING = "nothing"
 
 
@@ -34,9 +38,9 @@ class Target:
     """
     What a request is about.
 
-    :ivar service: its name, for SERVICE and SCAN.
-    :ivar scan_id: 32 hex digits, for SCAN; nobody says that they are a scan's.
-    :ivar path: decoded and without doubled slashes, for SCAN and NOTHING.
+    :ivar service: its name, for SERVICE, SCAN and what PAGE tells about a scan.
+    :ivar scan_id: 32 hex digits, for SCAN and PAGE; nobody says that they are a scan's.
+    :ivar path: decoded and without doubled slashes, for SCAN, PAGE and NOTHING.
     """
 
     kind: Kind
@@ -82,4 +86,17 @@ def find_target(target: bytes, has_service: Callable[..., bool]) -> Target:
         return Target(Kind.SCAN, ROOT_SERVICE, first, path)
     elif segments == ["health", "ready"]:
         return _READY
+    elif first == CONSOLE:
+        return _of_page(rest, path, has_service)
+    return Target(Kind.NOTHING, path=path)
+
+
+def _of_page(rest: list[str], path: str, has_service: Callable[..., bool]) -> Target:
+    """C{scan/[<service>/]<id>}, or the name of something that the page is made of."""
+    if rest[:1] != ["scan"]:
+        return Target(Kind.PAGE, path=path)
+    *names, scan_id = rest[1:] or [""]
+    service = "/".join(names)
+    if _ID.fullmatch(scan_id) and (service == ROOT_SERVICE or has_service(service=service)):
+        return Target(Kind.PAGE, service, scan_id, path)
     return Target(Kind.NOTHING, path=path)
