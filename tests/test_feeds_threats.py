@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -430,7 +430,7 @@ class AgreementTests(SynchronousTestCase):
                 self.successResultOf(fixture.store.delete(threat_ids=[some]))
             else:
                 fixture.clock.advance(0.1)
-                with suppress(SearchLater):
+                with contextlib.suppress(SearchLater):
                     fixture.names("aaaa.example")
         self.successResultOf(fixture.index.refresh())
         fixture.clock.advance(0.1)
