@@ -81,6 +81,15 @@ class Listener:
         """Whether it asks for a user and a password."""
         return "auth" in self.wrappers
 
+    @property
+    def for_people(self) -> bool:
+        """
+        Whether whoever comes with a browser is on this machine, or known by name. A browser
+        reaches a Unix socket through a proxy alone, and a proxy's clients may be anywhere.
+        """
+        behind_proxy = self.kind in {"unix", "systemd"} or "haproxy" in self.wrappers
+        return self.auth or (self.local and not behind_proxy)
+
 
 @frozen
 class _Argument:

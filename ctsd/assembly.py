@@ -39,6 +39,7 @@ class Scanning:
     reliability: Reliability
     scan_log: ScanLog
     ids: ScanIds
+    flight: Flight
 
 
 def assemble(
@@ -108,7 +109,12 @@ def assemble(
         recent=recent,
     )
     return Scanning(
-        scanner=scanner, upkeep=upkeep, reliability=reliability, scan_log=scan_log, ids=ids
+        scanner=scanner,
+        upkeep=upkeep,
+        reliability=reliability,
+        scan_log=scan_log,
+        ids=ids,
+        flight=flight,
     )
 
 

@@ -31,7 +31,9 @@ from ctsd.reliability import Reliability
 from ctsd.rules import Rules
 from ctsd.sources import Sources, child_variables, start_sources
 from ctsd.spool import Spool
+from ctsd.status import Status
 from ctsd.store.sqlite import SQLiteStore
+from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
 
 #: How long requests in hand may take when the daemon stops.
@@ -43,7 +45,15 @@ LOADING_SECS = 10.0
 LOADING_LOOK_SECS = 0.02
 
 #: Settings that hold until the next start; of C{upload} and C{http}, what is not about a request.
-FIXED = ("state_dir", "listen", "store", "blocking_threads", "short_path", "log_values")
+FIXED = (
+    "state_dir",
+    "listen",
+    "store",
+    "blocking_threads",
+    "short_path",
+    "log_values",
+    "browser_page",
+)
 FIXED_UPLOAD = ("max_concurrent", "spool_max_bytes", "keep_free_bytes")
 FIXED_HTTP = ("max_body_memory_bytes",)
 
@@ -150,6 +160,11 @@ class Daemon(MultiService):
             environment=self._configuration.child_environment,
         )
 
+        status = Status(
+            sources=lambda: self._sources, flight=scanning.flight, store=store, ids=scanning.ids
+        )
+        page = Page(status=status, scans=scanning.scanner) if settings.browser_page else None
+
         def site_for(listener: Listener) -> CTSSite:
             return make_site(
                 reactor=reactor,
@@ -160,6 +175,7 @@ class Daemon(MultiService):
                 allowed_hosts=settings.allowed_hosts,
                 loopback=listener.local,
                 short_path=settings.short_path,
+                page=page if listener.for_people else None,
             )
 
         self._listening = Listening(

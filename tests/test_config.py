@@ -434,6 +434,20 @@ class ListenTests(ConfigCase):
         ):
             self.assertEqual(self.listener(entry).local, local, entry)
 
+    def test_for_people(self) -> None:
+        """The page is for this machine without a proxy, or behind a password."""
+        for entry, for_people in (
+            ("tcp:8000:interface=127.0.0.1", True),
+            ("tcp6:8000:interface=::1", True),
+            ("tcp:8000", False),
+            ("tcp:8000:interface=10.0.0.5", False),
+            ("haproxy:tcp:8000:interface=127.0.0.1", False),
+            ("unix:ctsd.sock", False),
+            ("systemd:domain=UNIX:index=0", False),
+            ("systemd:domain=INET:index=0", False),
+        ):
+            self.assertEqual(self.listener(entry).for_people, for_people, entry)
+
     def test_wrong(self) -> None:
         """What Twisted would not take stops the start with one line."""
         for entry, expected in (
