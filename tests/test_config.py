@@ -438,7 +438,7 @@ class ListenTests(ConfigCase):
         """The page is for this machine without a proxy, or behind a password."""
         for entry, for_people in (
             ("tcp:8000:interface=127.0.0.1", True),
-            ("tcp6:8000:interface=::1", True),
+            (r"tcp6:8000:interface=\:\:1", True),
             ("tcp:8000", False),
             ("tcp:8000:interface=10.0.0.5", False),
             ("haproxy:tcp:8000:interface=127.0.0.1", False),
