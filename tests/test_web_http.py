@@ -355,7 +355,7 @@ class EarlyTests(WebCase):
 
     def test_expect_refused(self) -> None:
         """Who asks first with too much gets 413 and no 100, and so for every early answer."""
-        self.serve(upload_max_bytes=1000, multipart_overhead_bytes=1000)
+        self.serve(upload_max_bytes=1000, multipart_overhead_bytes=1000, max_json_bytes=500)
         head = request("POST", "/", b"x" * 3000, MULTIPART, "Expect: 100-continue")[:-3000]
         self.early(self.ask(head), 413)
         head = request("POST", "/nope", b"x" * 30, MULTIPART, "Expect: 100-continue")[:-30]
