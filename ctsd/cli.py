@@ -1,6 +1,6 @@
 """
-The C{ctsd} command: checks the configuration, shows searchers, scans here and now, and enters
-threats by hand.
+The C{ctsd} command: checks the configuration, shows searchers, scans here and now, enters
+threats by hand, and keeps the database safe.
 
 Every error is one line on standard error and exit status 1; wrong usage is 2.
 """
@@ -17,6 +17,7 @@ from ctsd import __version__
 from ctsd._cli import World, real_world
 from ctsd.cli_check import add_commands as add_check
 from ctsd.cli_scan import add_commands as add_scan
+from ctsd.cli_store import add_commands as add_store
 from ctsd.cli_threats import add_commands as add_threats
 from ctsd.config import load
 from ctsd.errors import CTSDError
@@ -36,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="the configuration (default: $CTSD_CONFIG, else ./ctsd.toml, else the defaults)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_check, add_threats, add_scan):
+    for add in (add_check, add_threats, add_scan, add_store):
         add(commands, common)
     return parser
 

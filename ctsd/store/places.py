@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -75,6 +76,35 @@ def _unescaped(point: bytes) -> bytes:
     return point
 
 
+def refuse_network(*paths: Path, mounts: Path = _MOUNTS) -> None:
+    """
+    Make sure that these paths lie, or would lie, on this machine.
+
+    :param mounts: see L{is_network_filesystem}.
+    :raises StoreError: one does not.
+    """
+    for path in paths:
+        if is_network_filesystem(path, mounts=mounts):
+            raise StoreError(f"{path} is on a network file system, where locks do not work")
+
+
+def lock_state(state_dir: Path) -> int:
+    """
+    Take the lock that says that this process uses this C{state_dir}; it ends with the process.
+
+    :return: its descriptor, to be closed.
+    :raises StoreError: another process has it.
+    :raises OSError: there is no such directory, or it is not ours.
+    """
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise StoreError(f"{state_dir} is used by another ctsd that is running") from None
+    return lock
+
+
 def make_place(path: Path, *, mounts: Path = _MOUNTS) -> None:
     """
     Make sure that the database file is there, for its owner alone, in a directory that is there.
@@ -87,10 +117,7 @@ def make_place(path: Path, *, mounts: Path = _MOUNTS) -> None:
     """
     directory = path.parent
     try:
-        if is_network_filesystem(path, mounts=mounts):
-            raise StoreError(
-                f"{directory} is on a network file system, where SQLite's locks do not work"
-            )
+        refuse_network(directory, mounts=mounts)
         made = _missing(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for each in made:
