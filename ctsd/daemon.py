@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import signal
@@ -27,11 +26,13 @@ from ctsd.config import Listener, Settings, child_environment, load
 from ctsd.discovery import Catalogue, discover
 from ctsd.errors import ConfigError, StoreError
 from ctsd.listening import Listening
+from ctsd.notify import Notifier
 from ctsd.reliability import Reliability
 from ctsd.rules import Rules
 from ctsd.sources import Sources, child_variables, start_sources
 from ctsd.spool import Spool
 from ctsd.status import Status
+from ctsd.store.places import lock_state, refuse_network
 from ctsd.store.sqlite import SQLiteStore
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
@@ -109,6 +110,7 @@ class Daemon(MultiService):
         super().__init__()
         self._configuration = configuration
         self._reactor = reactor
+        self._notifier = Notifier(clock=reactor, environ=configuration.environ)
         self._reloading = DeferredLock()
         # Waits must not depend on a wall clock that somebody sets.
         reactor.seconds = time.monotonic
@@ -121,8 +123,9 @@ class Daemon(MultiService):
         """
         settings = self._configuration.settings
         try:
+            refuse_network(settings.state_dir, settings.state_dir / "spool")
             _make_private(settings.state_dir)
-            self._lock = _only_one(settings.state_dir)
+            self._lock = lock_state(settings.state_dir)
             self._store = SQLiteStore(
                 reactor=self._reactor,
                 path=settings.store_path,
@@ -208,6 +211,7 @@ class Daemon(MultiService):
         for ending in (signal.SIGTERM, signal.SIGINT):
             signal.signal(ending, self._end)
         signal.signal(signal.SIGHUP, self._hang_up)
+        self._notifier.startService()
         Deferred.fromCoroutine(self._open()).addErrback(self._not_open)
 
     async def _open(self) -> None:
@@ -218,6 +222,7 @@ class Daemon(MultiService):
         gc.freeze()
         self._listening.accept()
         self._log.info("ctsd is ready")
+        self._notifier.ready(self._sources.summary())
 
     async def _loaded(self, sources: Sources) -> None:
         deadline = self._reactor.seconds() + LOADING_SECS
@@ -242,7 +247,12 @@ class Daemon(MultiService):
 
         :return: fires when that is done; never fails.
         """
-        return self._reloading.run(self._reload).addErrback(self._not_reloaded)
+        self._notifier.reloading()
+        return (
+            self._reloading.run(self._reload)
+            .addErrback(self._not_reloaded)
+            .addCallback(lambda _: self._notifier.ready(self._sources.summary()))
+        )
 
     def _not_reloaded(self, failure: Failure) -> None:
         self._log.failure("The configuration could not be read again", failure)
@@ -296,6 +306,7 @@ class Daemon(MultiService):
     def stopService(self) -> Deferred[None]:
         """Stop in order; each step has its own limit, all together below 10 s."""
         self.running = 0
+        self._notifier.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -305,6 +316,7 @@ class Daemon(MultiService):
         await self._sources.indexes.stopService()
         self._sources.stop()
         await self._store.stopService()
+        self._notifier.stopService()
         os.close(self._lock)
 
 
@@ -324,18 +336,3 @@ def _with_fixed(old: Settings, new: Settings) -> Settings:
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _only_one(state_dir: Path) -> int:
-    """
-    The lock that says that this process uses this C{state_dir}.
-
-    :raises SystemExit: another one does.
-    """
-    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SystemExit(f"ctsd: {state_dir} is used by another ctsd that is running") from None
-    return lock

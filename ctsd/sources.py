@@ -44,6 +44,10 @@ class Sources:
         """Every searcher that is on, once."""
         return list({one.name: one for ones in self.services.values() for one in ones}.values())
 
+    def summary(self) -> str:
+        """How many are on and off, in a few words."""
+        return f"searchers: {len(self.all())} on, {len(self.off)} off"
+
     def stop(self) -> None:
         """Let every searcher let go of what it has."""
         for source in self.all():
