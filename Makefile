@@ -9,7 +9,10 @@ SOURCES := ctsd searchers tests twisted benchmarks setup.py
 # What live tests call, by the name of its command and of its Debian package.
 TOOLS := curl
 
-.PHONY: run test tools clean
+# Other Pythons that the unit tests run on, where they are there.
+OTHERS := 3.12 3.13
+
+.PHONY: run test test-others tools clean
 
 run: $(VENV)/.installed
 	@$(BIN)/twistd -n --pidfile= -y ctsd.tac
@@ -19,6 +22,22 @@ test: $(VENV)/.installed-for-tests tools
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/trial -j2 tests
+
+# A Python may be on the path, or be one of pyenv's.
+test-others:
+	@for version in $(OTHERS); do \
+		for python in python$$version $$HOME/.pyenv/versions/$$version*/bin/python; do \
+			if $$python -c "" 2>/dev/null; then \
+				$(MAKE) VENV=.venv-$$version PYTHON=$$python unit-tests || exit 1; \
+				continue 2; \
+			fi; \
+		done; \
+		echo "There is no Python $$version here."; \
+	done
+
+.PHONY: unit-tests
+unit-tests: $(VENV)/.installed-for-tests
+	$(BIN)/trial -j2 $(patsubst tests/%.py,tests.%,$(wildcard tests/test_*.py))
 
 tools:
 	@missing=""; \
@@ -43,4 +62,4 @@ $(VENV)/.installed-for-tests: setup.py pyproject.toml | $(VENV)/bin/python
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info _trial_temp*
+	rm -rf $(VENV) .venv-* build dist *.egg-info _trial_temp*
