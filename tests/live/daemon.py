@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Daemon:
 
     :param config: the text of its C{ctsd.toml}, without C{listen}.
     :param searchers: files for its C{searchers.path}, by name.
+    :param listen: the value of C{listen} in TOML; C{{port}} in it becomes L{port}.
+    :param prefix: a command that runs twistd.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Daemon:
         config: str = "",
         searchers: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
+        listen: str = '["tcp:{port}:interface=127.0.0.1"]',
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -76,8 +80,8 @@ class Daemon:
         self.environ = {**os.environ, **(environ or {})}
         self.environ.pop("CTSD_CONFIG", None)
         self.config = self.directory / "ctsd.toml"
-        listen = f'listen = ["tcp:{self.port}:interface=127.0.0.1"]\n'
-        self.config.write_text(listen + config)
+        self.config.write_text(f"listen = {listen.format(port=self.port)}\n{config}")
+        self.prefix = prefix
         if searchers:
             own = self.directory / "own"
             own.mkdir(mode=0o755, exist_ok=True)
@@ -93,7 +97,15 @@ class Daemon:
 
     def run(self) -> subprocess.Popen[bytes]:
         """Start it, without waiting for it."""
-        command = [str(BIN / "twistd"), "-n", "--pidfile=", "ctsd", "--config", str(self.config)]
+        command = [
+            *self.prefix,
+            str(BIN / "twistd"),
+            "-n",
+            "--pidfile=",
+            "ctsd",
+            "--config",
+            str(self.config),
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
