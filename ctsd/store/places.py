@@ -147,8 +147,9 @@ def _missing(directory: Path) -> list[Path]:
 
 def _give(made: Path, beside: Path) -> None:
     if os.geteuid() == 0:
-        owner = beside.stat()
-        os.chown(made, owner.st_uid, owner.st_gid)
+        owner, is_now = beside.stat(), made.stat()
+        if (owner.st_uid, owner.st_gid) != (is_now.st_uid, is_now.st_gid):
+            os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def _sync(directory: Path) -> None:
