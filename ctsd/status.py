@@ -64,6 +64,8 @@ class Status:
         scan = await self._store.load(scan_id=scan_id)
         if scan is None or scan.service != service:
             raise NoSuchScan(f"no scan {scan_id} of this service")
+        if not scan.digest and not scan.searches:
+            raise NoSuchScan(f"nothing is kept of scan {scan_id}")
         return _of_stored(scan, self._sources().services.get(service, ()), now)
 
     def _state_of(self, source: Source) -> SearcherState:

@@ -44,6 +44,9 @@ _DOCUMENT = (
 _FILES = {
     "index.html": (b"text/html; charset=utf-8", _DOCUMENT),
     "page.js": (b"text/javascript; charset=utf-8", _COMMON),
+    "answer.js": (b"text/javascript; charset=utf-8", _COMMON),
+    "ask.js": (b"text/javascript; charset=utf-8", _COMMON),
+    "text.js": (b"text/javascript; charset=utf-8", _COMMON),
     "page.css": (b"text/css; charset=utf-8", _COMMON),
     "page.svg": (b"image/svg+xml", _COMMON),
 }
