@@ -20,6 +20,7 @@ from ctsd.spool import Spool
 from ctsd.testing import FakeScans, numbered_ids
 from ctsd.web.channel import Channel
 from ctsd.web.limits import WebLimits
+from ctsd.web.page import Page
 from ctsd.web.site import make_site
 
 BOUNDARY = "----xyz"
@@ -182,6 +183,7 @@ class WebCase(SynchronousTestCase):
         loopback: bool = False,
         spool: dict[str, Any] | None = None,
         gate: Any = None,
+        page: Page | None = None,
         **limits: Any,
     ) -> None:
         """Make the site (again), with other limits."""
@@ -201,6 +203,7 @@ class WebCase(SynchronousTestCase):
             loopback=loopback,
             short_path=self.short_path,
             gate=gate,
+            page=page,
             in_thread=self.threads,
         )
         self.site.doStart()
