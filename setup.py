@@ -34,6 +34,9 @@ setup(
     install_requires=[
         "Twisted[tls]>=24.11",
         "cryptography>=42",
+        "pyOpenSSL>=24.2",
+        "argon2-cffi>=21.3",
+        "bcrypt>=4.0",
         "klein>=24.8",
         "treq>=24.9",
         "attrs>=23.2",
