@@ -249,6 +249,15 @@ class Settings:
         return self.document.base_dir
 
     @property
+    def users(self) -> dict[str, frozenset[str]]:
+        """Who may ask a service, for services that not every user may ask."""
+        return {
+            name: frozenset(service.users)
+            for name, service in self.services.items()
+            if service.users is not None
+        }
+
+    @property
     def store_path(self) -> Path:
         """The file of an SQLite store."""
         return self.state_dir / self.store.url.partition(":")[2]

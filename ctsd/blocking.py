@@ -1,5 +1,5 @@
 """
-Threads for searches that block.
+Threads for searches that block, and for passwords' slow hashes.
 
 A pool of its own, because the reactor joins its pool at exit: one search that sits in a
 C{time.sleep(40)} would hold the exit for so long. Nobody joins these threads; they are daemons.
@@ -65,10 +65,15 @@ class DaemonThreads:
     At most C{max_threads} daemon threads, started when they are needed.
 
     What does not get a thread waits; whoever waits has a time limit of its own.
+
+    :param name: what they do, in one word, for their names.
     """
 
-    def __init__(self, *, reactor: IReactorFromThreads, max_threads: int) -> None:
+    def __init__(
+        self, *, reactor: IReactorFromThreads, max_threads: int, name: str = "search"
+    ) -> None:
         self._reactor = reactor
+        self._name = name
         self._max_threads = max_threads
         self._wake = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -86,7 +91,8 @@ class DaemonThreads:
                 return job
             self._threads += 1
             number = self._threads
-        threading.Thread(target=self._work, name=f"ctsd-search-{number}", daemon=True).start()
+        name = f"ctsd-{self._name}-{number}"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
         return job
 
     def stop(self) -> None:

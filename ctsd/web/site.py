@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
@@ -21,8 +21,21 @@ from ctsd.web.browsers import BrowserRules, host_name
 from ctsd.web.channel import Channel, Phase
 from ctsd.web.limits import WebLimits
 from ctsd.web.page import Page
-from ctsd.web.protocol import Protocol
+from ctsd.web.protocol import Protocol as CTSProtocol
 from ctsd.web.request import Gate
+
+
+class Door(Protocol):
+    """Something before a site that lives as long as the site does, such as its certificate."""
+
+    def start(self) -> None:
+        """The site listens."""
+
+    def stop(self) -> None:
+        """It does not any more, and its last connection has ended."""
+
+    def reload(self) -> Deferred[None]:
+        """Read again what it depends on; fires when that is done, and never fails."""
 
 
 class CTSSite(Site):
@@ -30,6 +43,9 @@ class CTSSite(Site):
     Answers the protocol on one listener.
 
     :ivar gate: asked before a request's body is invited in; None: everybody may come in.
+    :ivar users: who may ask a service, by its name; who is not in it may be asked by everybody
+        who comes in. Only a gate knows users.
+    :ivar doors: what stands before the site; to be added to before it listens.
     :ivar page: what browsers see here; None: this listener has no page.
     :ivar draining: whether it is shutting down.
     :ivar channels: all connections.
@@ -43,11 +59,12 @@ class CTSSite(Site):
         reactor: Any,
         scans: IScans,
         spool: Spool,
-        cts: Protocol,
+        cts: CTSProtocol,
         limits: WebLimits,
         browser_rules: BrowserRules,
         short_path: bool,
         gate: Gate | None,
+        users: Mapping[str, frozenset[str]],
         page: Page | None,
     ) -> None:
         """
@@ -64,6 +81,8 @@ class CTSSite(Site):
         self.browser_rules = browser_rules
         self.short_path = short_path
         self.gate = gate
+        self.users = users
+        self.doors: list[Door] = []
         self.page = page
         self.draining = False
         self.channels: set[Channel] = set()
@@ -75,15 +94,24 @@ class CTSSite(Site):
         self._drained: Deferred[None] | None = None
         self._drain_timeout: IDelayedCall | None = None
 
-    def reconfigure(self, *, limits: WebLimits, allowed_hosts: tuple[str, ...]) -> None:
+    def reconfigure(
+        self,
+        *,
+        limits: WebLimits,
+        allowed_hosts: tuple[str, ...],
+        users: Mapping[str, frozenset[str]],
+    ) -> None:
         """Go by these from the next request on; all bodies' memory stays as it was."""
         self.limits = limits
+        self.users = users
         self.cts.uploads_enabled = limits.uploads_enabled
         self.browser_rules = browser_rules(allowed_hosts, self.browser_rules.loopback)
 
     def startFactory(self) -> None:
         """Begin to listen. No access log, so nothing of twisted.web's for it."""
         self._sweeping.start(self.limits.sweep_secs, now=False)
+        for door in self.doors:
+            door.start()
 
     def stopFactory(self) -> None:
         """No more listening; connections that are open stay under the sweep until they end."""
@@ -151,6 +179,23 @@ class CTSSite(Site):
     def _stop_sweeping(self) -> None:
         if self._sweeping.running:
             self._sweeping.stop()
+            for door in self.doors:
+                door.stop()
+
+
+def site_behind(factory: Any) -> CTSSite:
+    """
+    The site that a factory wraps, perhaps several times.
+
+    :raises TypeError: there is none; C{auth:} and C{tls-wrap:} are for ctsd alone.
+    """
+    site = factory
+    while not isinstance(site, CTSSite):
+        try:
+            site = site.wrappedFactory
+        except AttributeError:
+            raise TypeError(f"expected a site of ctsd, not {factory!r}") from None
+    return site
 
 
 def _date_line() -> bytes:
@@ -169,6 +214,7 @@ def make_site(
     loopback: bool,
     short_path: bool = True,
     gate: Gate | None = None,
+    users: Mapping[str, frozenset[str]] | None = None,
     page: Page | None = None,
     in_thread: InThread | None = None,
 ) -> CTSSite:
@@ -181,6 +227,7 @@ def make_site(
     :param loopback: whether it listens on a loopback address alone.
     :param short_path: False sends everything through Klein; the answers are the same.
     :param gate: asked before a request's body is invited in.
+    :param users: who may ask a service, for services that not every user may ask.
     :param page: what browsers see here.
     :param in_thread: runs what would hold the reactor; by default in its thread pool.
     """
@@ -188,7 +235,7 @@ def make_site(
         reactor=reactor,
         scans=scans,
         spool=spool,
-        cts=Protocol(
+        cts=CTSProtocol(
             scans=scans,
             spool=spool,
             mint=mint,
@@ -203,6 +250,7 @@ def make_site(
         browser_rules=browser_rules(allowed_hosts, loopback),
         short_path=short_path,
         gate=gate,
+        users=users or {},
         page=page,
     )
 
