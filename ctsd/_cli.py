@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import getpass
 import os
 import pwd
 import re
@@ -49,6 +50,7 @@ class World:
     :ivar open_store: the local database, started, and how it is closed.
     :ivar run_scan: asks searchers; see L{ctsd.one_scan.run_scan}.
     :ivar now: POSIX seconds.
+    :ivar ask_secret: asks on the terminal, without showing what is typed.
     """
 
     environ: Mapping[str, str] = field(repr=False)
@@ -59,6 +61,7 @@ class World:
     open_store: Callable[[Settings, Any], tuple[IThreatStore, Callable[[], Any]]]
     run_scan: Callable[..., Deferred[list[tuple[str, Outcome]]]]
     now: Callable[[], float]
+    ask_secret: Callable[[str], str] = getpass.getpass
 
     def say(self, line: str) -> None:
         """One line of result."""

@@ -9,41 +9,16 @@ import os
 import ssl
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 
 from ctsd._config_checks import Surroundings, Wrong, text
-
-# Prefixes that stand before another endpoint, with the names of their own arguments.
-_WRAPPERS: dict[str, tuple[str, ...]] = {
-    "auth": ("users",),
-    "haproxy": (),
-    "tls-wrap": ("privateKey", "certKey"),
-}
-
-# The names of positional arguments, as Twisted's parsers have them (twisted.internet.endpoints).
-_POSITIONS: dict[str, tuple[str, ...]] = {
-    "tcp": ("port", "interface", "backlog"),
-    "tcp6": ("port", "backlog", "interface"),
-    "ssl": (
-        "port",
-        "privateKey",
-        "certKey",
-        "sslmethod",
-        "interface",
-        "backlog",
-        "extraCertChain",
-        "dhParameters",
-    ),
-    "tls": ("path", "port", "backlog", "interface"),
-    "unix": ("address", "mode", "backlog", "lockfile"),
-    "systemd": ("domain", "index", "name"),
-}
+from ctsd.endpoint_strings import BadEndpoint, Part, joined, layers, reloading, split
 
 _PATHS = {
     "auth": {"users"},
-    "tls-wrap": {"privateKey", "certKey"},
+    "tls-wrap": {"privateKey", "certKey", "extraCertChain", "dhParameters"},
     "ssl": {"privateKey", "certKey", "extraCertChain", "dhParameters"},
     "tls": {"path"},
     "unix": {"address"},
@@ -63,13 +38,15 @@ class Listener:
     :ivar wrappers: the prefixes before it, outermost first: C{auth}, C{haproxy}, C{tls-wrap}.
     :ivar local: only this machine can reach it: a loopback interface, or a Unix socket.
     :ivar certificates: certificate files.
+    :ivar passwords: password files.
     """
 
     description: str
     kind: str
     wrappers: tuple[str, ...] = ()
     local: bool = False
-    certificates: tuple[Path, ...] = field(default=())
+    certificates: tuple[Path, ...] = ()
+    passwords: tuple[Path, ...] = ()
 
     @property
     def tls(self) -> bool:
@@ -89,43 +66,6 @@ class Listener:
         """
         behind_proxy = self.kind in {"unix", "systemd"} or "haproxy" in self.wrappers
         return self.auth or (self.local and not behind_proxy)
-
-
-@frozen
-class _Argument:
-    """One colon-separated part; C{name} is empty for a positional one."""
-
-    name: str
-    value: str
-
-
-def _split(description: str) -> list[_Argument]:
-    """The parts of an endpoint string, unescaped; the grammar of C{serverFromString}."""
-    parts: list[_Argument] = []
-    name, current = "", ""
-    named = False
-    characters = iter(description)
-    for character in characters:
-        if character == "\\":
-            current += next(characters, "")
-        elif character == ":":
-            parts.append(_Argument(name, current))
-            name, current, named = "", "", False
-        elif character == "=" and not named:
-            name, current, named = current, "", True
-        else:
-            current += character
-    return [*parts, _Argument(name, current)]
-
-
-def _quoted(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
-
-
-def _joined(parts: list[_Argument]) -> str:
-    return ":".join(
-        (f"{_quoted(part.name)}=" if part.name else "") + _quoted(part.value) for part in parts
-    )
 
 
 def _is_local(kind: str, arguments: dict[str, str]) -> bool:
@@ -164,7 +104,11 @@ def _check_pair(arguments: dict[str, str]) -> tuple[Path, ...]:
 
 def _check_parses(description: str, kind: str) -> None:
     try:
+        # Twisted's own parser tells more of what is wrong with ssl: than what we make of it.
         serverFromString(Clock(), description)
+        reloading(description)
+    except BadEndpoint as error:
+        raise Wrong(str(error)) from None
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if "unknown endpoint type" in reason.lower():
@@ -179,47 +123,41 @@ def listener(value: object, around: Surroundings) -> Listener:
 
     :raises Wrong: it is no endpoint string, or a key or certificate is missing.
     """
-    parts = _split(text(value, around))
-    wrappers: list[str] = []
+    parts = split(text(value, around))
+    try:
+        found = layers(parts)
+    except BadEndpoint as error:
+        raise Wrong(str(error)) from None
     certificates: list[Path] = []
-    at = 0
-    while True:
-        kind = parts[at].value if at < len(parts) and not parts[at].name else ""
-        names = _WRAPPERS.get(kind, _POSITIONS.get(kind, ()))
-        paths = _PATHS.get(kind, set())
+    passwords: list[Path] = []
+    for layer in found:
         arguments: dict[str, str] = {}
-        own = parts[at + 1 : at + 1 + len(names)] if kind in _WRAPPERS else parts[at + 1 :]
-        position = 0
-        for offset, part in enumerate(own, at + 1):
-            name = part.name
-            if not name:
-                name = names[position] if position < len(names) else str(position)
-                position += 1
-            absolute = part.value
+        paths = _PATHS.get(layer.kind, set())
+        for name, at in layer.arguments.items():
+            given = parts[at]
             if name in paths:
-                absolute = os.fspath(around.base_dir / part.value)
-                parts[offset] = _Argument(part.name, absolute)
-            arguments[name] = absolute
+                parts[at] = Part(given.name, os.fspath(around.base_dir / given.value))
+            arguments[name] = parts[at].value
         _check_files(arguments, paths)
-        if kind == "ssl" and "privateKey" not in arguments:
+        if layer.kind == "ssl" and "privateKey" not in arguments:
             raise Wrong("expected privateKey= (and certKey=, when it is another file)")
-        if kind in {"ssl", "tls-wrap"}:
+        if layer.kind in {"ssl", "tls-wrap"}:
             certificates += _check_pair(arguments)
-        if kind not in _WRAPPERS:
-            break
-        wrappers.append(kind)
-        at += 1 + len(names)
+        if layer.kind == "auth":
+            passwords.append(Path(arguments["users"]))
+    kind = found[-1].kind
     checked = parts
     if kind == "systemd":
         # Its sockets are there only when systemd started us, so look at its form alone.
         if set(arguments) not in ({"domain", "index"}, {"domain", "name"}):
             raise Wrong("expected systemd:domain=INET: and then index=0 or name=...")
-        checked = [*parts[:at], _Argument("", "tcp"), _Argument("", "0")]
-    _check_parses(_joined(checked), kind or "tcp")
+        checked = [*parts[: found[-1].at], Part("", "tcp"), Part("", "0")]
+    _check_parses(joined(checked), kind or "tcp")
     return Listener(
-        description=_joined(parts),
+        description=joined(parts),
         kind=kind,
-        wrappers=tuple(wrappers),
+        wrappers=tuple(layer.kind for layer in found[:-1]),
         local=_is_local(kind, arguments),
         certificates=tuple(certificates),
+        passwords=tuple(passwords),
     )

@@ -1,6 +1,6 @@
 """
 The C{ctsd} command: checks the configuration, shows searchers, scans here and now, enters
-threats by hand, and keeps the database safe.
+threats by hand, keeps the database safe, and writes files of passwords.
 
 Every error is one line on standard error and exit status 1; wrong usage is 2.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from ctsd import __version__
 from ctsd._cli import World, real_world
 from ctsd.cli_check import add_commands as add_check
+from ctsd.cli_passwd import add_commands as add_passwd
 from ctsd.cli_scan import add_commands as add_scan
 from ctsd.cli_store import add_commands as add_store
 from ctsd.cli_threats import add_commands as add_threats
@@ -37,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="the configuration (default: $CTSD_CONFIG, else ./ctsd.toml, else the defaults)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_check, add_threats, add_scan, add_store):
+    for add in (add_check, add_threats, add_scan, add_store, add_passwd):
         add(commands, common)
     return parser
 
@@ -55,7 +56,8 @@ def run(arguments: Sequence[str], world: World) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     try:
-        settings = load(parsed.config, environ=world.environ)
+        configured = getattr(parsed, "configured", True)
+        settings = load(parsed.config, environ=world.environ) if configured else None
         status: int = parsed.run(parsed, settings, world)
     except CTSDError as error:
         world.complain(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex, Index
 from ctsd.interfaces import IRecords, Matches, Record
 from ctsd.model import JSON
+from ctsd.passwords import BadPasswords, read
 from ctsd.searcher import Parse, SearcherSetup
 from ctsd.store.places import is_network_filesystem
 
@@ -119,6 +121,11 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
     started = _started(catalogue, settings)
     warnings += _searcher_warnings(started)
     errors = 0
+    for position, listener in enumerate(settings.listen):
+        for wrong in _password_errors(listener):
+            world.complain(f"error: {settings.document.error(('listen', position), wrong)}")
+            errors += 1
+    warnings += _user_warnings(settings)
     if is_network_filesystem(settings.state_dir):
         world.complain(f"error: state_dir {settings.state_dir} is on a network file system")
         errors += 1
@@ -166,6 +173,32 @@ def _listener_warnings(listener: Listener, now: float) -> Iterator[str]:
             yield f"the certificate {path} ends on {ends:%Y-%m-%d}"
         elif certificate.not_valid_before_utc > datetime.fromtimestamp(now, UTC):
             yield f"the certificate {path} is not valid yet"
+
+
+def _password_errors(listener: Listener) -> Iterator[str]:
+    """What is wrong with password files; to be looked at as the daemon's user."""
+    for path in listener.passwords:
+        try:
+            read(path)
+        except OSError as error:
+            yield f"the password file {path}: {error.strerror}"
+        except BadPasswords as error:
+            yield f"the password file {path}: {error}"
+
+
+def _user_warnings(settings: Settings) -> Iterator[str]:
+    """Services that are for some users alone, and are not."""
+    known: set[str] = set()
+    files = {path for one in settings.listen for path in one.passwords}
+    for path in files:
+        with contextlib.suppress(OSError, BadPasswords):
+            known |= read(path).users
+    for name, users in settings.users.items():
+        for one in settings.listen:
+            if not one.auth:
+                yield f"everybody who reaches {one.description} may ask service {name}"
+        for user in sorted(users - known) if files else ():
+            yield f"no password file has {user}, a user of service {name}"
 
 
 def _searchers(arguments: argparse.Namespace, settings: Settings, world: World) -> int:

@@ -178,6 +178,7 @@ class Daemon(MultiService):
                 allowed_hosts=settings.allowed_hosts,
                 loopback=listener.local,
                 short_path=settings.short_path,
+                users=settings.users,
                 page=page if listener.for_people else None,
             )
 
@@ -273,8 +274,11 @@ class Daemon(MultiService):
         self._configuration, self._sources = new, sources
         self._rules.services, self._rules.limits = sources.services, scan_limits(settings)
         self._listening.reconfigure(
-            limits=web_limits(settings), allowed_hosts=settings.allowed_hosts
+            limits=web_limits(settings),
+            allowed_hosts=settings.allowed_hosts,
+            users=settings.users,
         )
+        self._listening.reload()
         await old.indexes.stopService()
         # Its searches that still run end by their own time limits.
         longest_secs = max((source.timeout_secs for source in old.all()), default=0.0)

@@ -26,17 +26,22 @@ ROOMS = {
     "feeds": "feeds",
     "web": "web uploads spool spool_file",
     "scanner": (
-        "scanner asking blocking child flight isolation live promises recent running reliability rules"
+        "scanner asking child flight isolation live promises recent running reliability rules"
         " scan_log slots upkeep views"
     ),
-    "config": "config _config_checks _listeners _settings _toml",
+    "threads": "blocking",
+    "config": "config _config_checks _listeners _settings _toml endpoint_strings",
+    "passwords": "passwords",
+    "doors": "auth guesses tls watching",
     "discovery": "discovery _importing",
     "sources": "sources status",
     "listening": "listening",
     "notify": "notify",
     "one_scan": "one_scan",
     "tap": "tap assembly daemon",
-    "cli": "cli _cli cli_check cli_import cli_scan cli_store cli_threat_files cli_threats",
+    "cli": (
+        "cli _cli cli_check cli_import cli_passwd cli_scan cli_store cli_threat_files cli_threats"
+    ),
     "testing": "testing",
 }
 
@@ -56,13 +61,16 @@ ARROWS = {
     "store": f"{_VALUES} artifacts stored",
     "feeds": f"{_VALUES} artifacts stored searcher",
     "web": f"{_VALUES} wire",
-    "scanner": f"{_VALUES} artifacts wire stored scan_ids scans searcher",
+    "threads": "",
+    "scanner": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
     "config": "errors",
+    "passwords": "errors",
+    "doors": f"{_VALUES} config passwords threads web",
     "discovery": f"{_VALUES} config searcher",
     "sources": f"{_VALUES} config discovery feeds scanner searcher store",
     "listening": f"{_VALUES} config web",
     "notify": "",
-    "one_scan": f"{_VALUES} artifacts config discovery scanner sources store",
+    "one_scan": f"{_VALUES} artifacts config discovery scanner sources store threads",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
     "testing": f"{_VALUES} artifacts searcher",

@@ -1,6 +1,13 @@
-"""C{twistd ctsd}."""
+"""C{twistd ctsd}, and what ctsd adds to endpoint strings: C{auth:} and C{tls-wrap:}."""
+
+from __future__ import annotations
+
+from typing import Any
 
 from twisted.application.service import ServiceMaker
+from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.plugin import IPlugin
+from zope.interface import implementer
 
 ctsd = ServiceMaker(
     "ctsd",
@@ -8,3 +15,36 @@ ctsd = ServiceMaker(
     "A custom threat service for IBM Resilient (QRadar SOAR).",
     "ctsd",
 )
+
+
+# Whoever parses any endpoint string imports this module: what it needs is imported when it is used.
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class _AuthParser:
+    """C{auth:USERSFILE:<any endpoint>}: HTTP Basic in front of what listens there."""
+
+    prefix = "auth"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        """The endpoint, which reads the file when it listens."""
+        from ctsd.auth import auth_endpoint
+
+        return auth_endpoint(reactor, args, kwargs)
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class _TLSParser:
+    """C{tls-wrap:KEY:CERT:<any endpoint>}: TLS that reads its files again when they change."""
+
+    prefix = "tls-wrap"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        """The endpoint, which reads the files when it listens."""
+        from ctsd.tls import tls_endpoint
+
+        return tls_endpoint(reactor, args, kwargs)
+
+
+auth = _AuthParser()
+tls_wrap = _TLSParser()
