@@ -32,7 +32,7 @@ ROOMS = {
     "threads": "blocking",
     "config": "config _config_checks _listeners _settings _toml endpoint_strings",
     "passwords": "passwords",
-    "doors": "auth guesses tls watching",
+    "doors": "auth basic guesses tls watching",
     "discovery": "discovery _importing",
     "sources": "sources status",
     "listening": "listening",
