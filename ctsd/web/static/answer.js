@@ -53,22 +53,22 @@ export class Answer {
     this.wake = null;
     this.element = template.content.cloneNode(true).firstElementChild;
     this.card = this.element.querySelector("article");
-    const at = (selector) => this.card.querySelector(selector);
-    this.badge = at(".badge");
-    this.verdict = at(".verdict");
-    this.bar = at("progress");
-    this.wait = at(".wait");
-    this.rows = at(".searches");
-    this.list = at(".hits");
-    this.foot = at("footer");
-    this.title = at("h3");
+    const part = (selector) => this.card.querySelector(selector);
+    this.badge = part(".badge");
+    this.verdict = part(".verdict");
+    this.bar = part("progress");
+    this.wait = part(".wait");
+    this.rows = part(".searches");
+    this.list = part(".hits");
+    this.foot = part("footer");
+    this.title = part("h3");
     this.title.textContent = shown;
     const where = service ? `/${service}/` : "";
-    at(".meta").textContent = [label, type, where, clock(new Date())].filter(Boolean).join(" · ");
-    at(".dismiss").setAttribute("aria-label", `Dismiss the answer about ${shown}`);
-    at(".dismiss").addEventListener("click", () => this.dismiss());
-    at(".wait button").addEventListener("click", () => this.wake?.());
-    copies(at(".copy"), () => at(".curl").textContent);
+    part(".meta").textContent = [label, type, where, clock(new Date())].filter(Boolean).join(" · ");
+    part(".dismiss").setAttribute("aria-label", `Dismiss the answer about ${shown}`);
+    part(".dismiss").addEventListener("click", () => this.dismiss());
+    part(".wait button").addEventListener("click", () => this.wake?.());
+    copies(part(".copy"), () => part(".curl").textContent);
     this.show("asking", "");
   }
 
