@@ -26,6 +26,9 @@ class RunAlone(Protocol):
         """Fires when the child has ended; cancelling it ends the child."""
 
 
+_GIVEN_UP = Answered(Outcome(Ended.FAILED, reason="given up"))
+
+
 class Runner:
     """
     Runs searches: coroutines in the reactor, blocking ones in threads, suspects in children.
@@ -58,6 +61,8 @@ class Runner:
             return await self._timed(source, *self._start(source, ask, alone))
         except SearchFailed as failed:
             return Answered(Outcome(Ended.FAILED, reason=failed.reason))
+        except CancelledError:
+            return _GIVEN_UP
 
     async def _slot(self, source: Source) -> None:
         turn = source.slots.take()
@@ -123,5 +128,5 @@ def _answered(result: Answered | Failure) -> Answered:
     if isinstance(result, Answered):
         return result
     if result.check(CancelledError):
-        return Answered(Outcome(Ended.FAILED, reason="given up"))
+        return _GIVEN_UP
     return Answered(Outcome(Ended.FAILED, reason=f"broken: {type(result.value).__name__}"))
