@@ -103,7 +103,11 @@ class Listening(Service):
 
     async def stop(self) -> None:
         """Accept nothing more, and finish the requests in hand."""
-        closing: list[Any] = [maybeDeferred(port.stopListening) for port in self._ports]
+        closing: list[Any] = [
+            # Twisted's port never tells when e.g. its Unix socket was removed by somebody else.
+            maybeDeferred(port.stopListening).addTimeout(self._drain_secs, self._reactor)
+            for port in self._ports
+        ]
         draining = [site.drain(secs=self._drain_secs) for site in self._sites]
         self._ports, self._sites = [], []
         await DeferredList([*closing, *draining], consumeErrors=True)
