@@ -38,9 +38,10 @@ _BCRYPT_COSTS = range(4, 18)
 # bcrypt knows no more of a password, and htpasswd cuts it there, too.
 _BCRYPT_BYTES = 72
 
+# The digests are of 32 bytes, as everybody makes them: so a line that was cut is no hash.
 _ARGON2 = re.compile(
     rb"\$argon2(?:id|i|d)\$v=19\$m=(\d{1,7}),t=(\d{1,2}),p=(\d{1,2})"
-    rb"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}"
+    rb"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{43}"
 )
 _BCRYPT = re.compile(rb"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 

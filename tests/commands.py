@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ class Terminal(io.StringIO):
         return True
 
 
+class TypedInput(io.BytesIO):
+    """Standard input that is a terminal."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
 class CommandCase(SynchronousTestCase):
     """
     Runs commands.
@@ -34,7 +43,8 @@ class CommandCase(SynchronousTestCase):
     :ivar store: the local database.
     :ivar closed: how often it was closed.
     :ivar stdin: what can be read from standard input.
-    :ivar terminal: whether standard error is one.
+    :ivar terminal: whether standard error is one, and C{on_terminal} whether standard input is;
+        there C{ask_secret} answers.
     :ivar out: what the last command wrote, and C{err}.
     :ivar asked: what scans were asked for, and C{outcomes} what comes of them.
     """
@@ -52,7 +62,8 @@ class CommandCase(SynchronousTestCase):
         self.asked: list[dict[str, Any]] = []
         self.outcomes: list[tuple[str, Outcome]] = []
         self.stdin = b""
-        self.terminal = False
+        self.terminal = self.on_terminal = False
+        self.ask_secret: Callable[[str], str] = self.fail
         self.out = self.err = ""
 
     def run_command(self, *arguments: str) -> int:
@@ -62,13 +73,14 @@ class CommandCase(SynchronousTestCase):
         self.patch(cli.sys, "stderr", err)
         world = World(
             environ={"CTSD_CONFIG": str(self.config)},
-            stdin=io.BytesIO(self.stdin),
+            stdin=TypedInput() if self.on_terminal else io.BytesIO(self.stdin),
             out=out,
             err=err,
             in_reactor=self._in_reactor,
             open_store=lambda settings, reactor: (self.store, self._close),
             run_scan=self._run_scan,
             now=self.clock.seconds,
+            ask_secret=self.ask_secret,
         )
         try:
             return cli.run(arguments, world)
