@@ -46,7 +46,13 @@ setup(
         "pydivsufsort>=0.0.18",
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "mypy>=1.13", "mypy-zope>=1.0.9", "ruff>=0.8"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.13",
+            "mypy-zope>=1.0.9",
+            "playwright>=1.50",
+            "ruff>=0.8",
+        ],
     },
     entry_points={"console_scripts": ["ctsd = ctsd.cli:main"]},
     zip_safe=False,
