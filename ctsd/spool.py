@@ -7,6 +7,7 @@ takes all that arrived while the one before it ran.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -141,7 +142,7 @@ class Spool:
         :raises OSError: the disk is about to be full.
         """
         if self._free_bytes() < self._keep_free_bytes:
-            raise OSError("less than keep_free_bytes is left")
+            raise OSError(errno.ENOSPC, "less than upload.keep_free_bytes is left")
 
     def _free_bytes(self) -> int:
         directory = self.directory

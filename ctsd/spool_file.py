@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -151,7 +152,11 @@ class SpoolFile:
         self._busy = False
         lost, self._lost = self._lost, True
         self._chunks.clear()
-        self._log.failure("could not store an upload", failure=failure)
+        error = failure.value
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._log.error("an upload could not be stored: {reason}", reason=error.strerror)
+        else:
+            self._log.failure("an upload could not be stored", failure=failure)
         self._unlink()
         if not lost:
             self._on_failure(self._spool.unavailable("the upload could not be stored"))

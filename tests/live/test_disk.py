@@ -86,6 +86,12 @@ class FullTests(SynchronousTestCase):
         spool = self.disk(daemon) / "spool"
         wait_until(lambda: not list(spool.iterdir()), "the spool is empty", 5)
 
+    def assertOneLineEach(self, daemon: Daemon, reason: str, times: int) -> None:
+        """The log says so, as often, and no more of it."""
+        log = daemon.log.read_text()
+        self.assertEqual(log.count(f"an upload could not be stored: {reason}"), times, log)
+        self.assertNotIn("Traceback", log)
+
     def upload(self, daemon: Daemon, size: int) -> bytes:
         """Send a file without saying its length; the status line of the answer."""
         with socket.create_connection(("127.0.0.1", daemon.port), timeout=30) as client:
@@ -114,6 +120,7 @@ class FullTests(SynchronousTestCase):
             self.assertNothingLeft(daemon)
         self.assertEqual(daemon.post("net.uri", "http://nothing.example/").status, 200)
         self.assertEqual(self.upload(daemon, 8 * _MIB)[:12], b"HTTP/1.1 303")
+        self.assertOneLineEach(daemon, "less than upload.keep_free_bytes is left", 3)
 
     def test_upload_to_the_last_byte(self) -> None:
         """The same when the disk itself says that it is full."""
@@ -121,6 +128,7 @@ class FullTests(SynchronousTestCase):
         self.assertEqual(self.upload(daemon, 40 * _MIB)[:12], b"HTTP/1.1 503")
         self.assertNothingLeft(daemon)
         self.assertEqual(self.upload(daemon, 8 * _MIB)[:12], b"HTTP/1.1 303")
+        self.assertOneLineEach(daemon, "No space left on device", 1)
 
     def test_promise(self) -> None:
         """What can't be promised is 503, nothing is lost, and with room it goes on by itself."""
