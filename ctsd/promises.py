@@ -99,8 +99,10 @@ class Promises:
         started = self._clock.seconds()
 
         def learn(answered: Answered) -> Answered:
-            self._reliability.took(source.name, self._clock.seconds() - started)
-            self._reliability.note(source.name, answered.outcome)
+            # What is given up because we end says nothing about the source.
+            if not self._flight.stopping:
+                self._reliability.took(source.name, self._clock.seconds() - started)
+                self._reliability.note(source.name, answered.outcome)
             return answered
 
         return self._runner.ask(source, ask, alone=alone).addCallback(learn)
