@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.config import load
 from tests.live.daemon import BIN, ROOT, Answer, Daemon, wait_until
+from tests.test_config import write_key_pair
 
 UNITS = ROOT / "systemd"
 
@@ -63,6 +68,18 @@ path = ["own"]
 """
 
 
+#: What is run by this is under the unit's filters.
+SHUT_IN = (
+    sys.executable,
+    str(ROOT / "tests" / "live" / "shut_in.py"),
+    str(UNITS / "ctsd.service"),
+    sys.executable,
+)
+
+#: Of tests that call one of systemd's commands.
+MISSING = None if shutil.which("systemd-analyze") else "systemd is not installed"
+
+
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run systemd-analyze; what it says is in C{stdout}."""
     return subprocess.run(
@@ -87,6 +104,8 @@ class LiveTestCase(SynchronousTestCase):
 
 class UnitTests(SynchronousTestCase):
     """The files in C{systemd/}."""
+
+    skip = MISSING
 
     def test_verify(self) -> None:
         """systemd finds nothing to say about the units."""
@@ -237,6 +256,8 @@ class NotifyTests(LiveTestCase):
 class SocketTests(LiveTestCase):
     """Sockets that systemd made."""
 
+    skip = MISSING
+
     def activated(self, daemon: Daemon, listen: str, *options: str) -> None:
         """Have systemd-socket-activate listen for a daemon, and start it when somebody comes."""
         daemon.prefix = ["systemd-socket-activate", f"--listen={listen}", *options]
@@ -269,6 +290,36 @@ class SocketTests(LiveTestCase):
                 return False
 
         wait_until(answers, "answered over IPv4")
+        self.assertEqual(daemon.stop(), 0, daemon.log.read_text())
+
+    def test_tls_and_passwords(self) -> None:
+        """Behind C{auth:} and under TLS, and under the unit's filters."""
+        daemon = self.daemon(
+            listen='["auth:users:tls-wrap:k.pem:c.pem:systemd:domain=INET:index=0"]'
+        )
+        write_key_pair(daemon.directory)
+        (daemon.directory / "users").write_bytes(
+            b"resilient:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n"
+        )
+        self.activated(daemon, f"127.0.0.1:{daemon.port}", "--fdname=ctsd", *SHUT_IN)
+        context = ssl.create_default_context(cafile=str(daemon.directory / "c.pem"))
+        context.check_hostname = False
+
+        def status(headers: dict[str, str]) -> int:
+            client = http.client.HTTPSConnection(
+                "127.0.0.1", daemon.port, timeout=30, context=context
+            )
+            try:
+                client.request("OPTIONS", "/", headers=headers)
+                return client.getresponse().status
+            except ConnectionRefusedError:
+                return 0
+            finally:
+                client.close()
+
+        self.assertEqual(wait_until(lambda: status({}), "answered"), 401)
+        good = base64.b64encode(b"resilient:secret").decode()
+        self.assertEqual(status({"Authorization": f"Basic {good}"}), 200)
         self.assertEqual(daemon.stop(), 0, daemon.log.read_text())
 
     def test_unix(self) -> None:
@@ -307,17 +358,14 @@ class SocketTests(LiveTestCase):
 class ShutInTests(LiveTestCase):
     """Everything works under the unit's filters."""
 
+    skip = MISSING
+
     def test_all_of_it(self) -> None:
         """Indexes, uploads, threads, child processes, promises; and a clean end."""
         daemon = self.daemon(
             OWN.format(names='"blocking", "environment"'),
             searchers={"blocking.py": BLOCKING, "environment.py": ENVIRONMENT},
-            prefix=[
-                sys.executable,
-                str(ROOT / "tests" / "live" / "shut_in.py"),
-                str(UNITS / "ctsd.service"),
-                sys.executable,
-            ],
+            prefix=SHUT_IN,
         )
         daemon.start()
         assert daemon.process is not None
