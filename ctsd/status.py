@@ -56,14 +56,15 @@ class Status:
         return Deferred.fromCoroutine(self._searches(service, scan_id))
 
     async def _searches(self, service: str, scan_id: str) -> tuple[SearchState, ...]:
+        # The id's tag says that the scan is of this service.
         self._ids.issued(service=service, scan_id=scan_id)
         now = self._store.now()
         live = self._flight.get(scan_id)
-        if live is not None and live.durable:
+        if live is not None:
             return _of_live(live, now)
         scan = await self._store.load(scan_id=scan_id)
-        if scan is None or scan.service != service:
-            raise NoSuchScan(f"no scan {scan_id} of this service")
+        if scan is None:
+            raise NoSuchScan(f"no scan {scan_id}")
         if not scan.digest and not scan.searches:
             raise NoSuchScan(f"nothing is kept of scan {scan_id}")
         return _of_stored(scan, self._sources().services.get(service, ()), now)

@@ -18,6 +18,7 @@ from ctsd.model import EncodedHit, Ended, Outcome
 from ctsd.testing import FakeStatus
 from ctsd.web.answers import Answer, error_answer
 from ctsd.web.page import Page
+from ctsd.web.targets import Kind, find_target
 from tests.web_fixtures import Reply, WebCase, request
 
 BROWSER = "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"
@@ -90,6 +91,35 @@ class WhoTests(PageCase):
         posted = self.post(IP, "/", BROWSER)
         self.assertEqual((posted.status, "hits" in posted.body.decode()), (200, True))
         self.assertEqual(self.post(IP, "/console/state", BROWSER).status, 503)
+
+    def test_platform(self) -> None:
+        """
+        A client of the protocol is not taken for a browser because it names HTML, as Java does by
+        default: it may use any Host.
+        """
+        self.serve(loopback=True)
+        java = "Accept: text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+        posted = self.post(IP, "/", java)
+        self.assertEqual(posted.status, 200)
+        for path in (f"/{json.loads(posted.body)['id']}", "/health/ready"):
+            self.assertEqual(self.get(path, java).status, 200, path)
+        self.assertEqual(self.get("/", java, method="OPTIONS").status, 200)
+        self.assertEqual(self.get("/", java, method="PUT").status, 405)
+        self.assertEqual(self.get("/phish/", java).status, 405)
+
+    def test_targets(self) -> None:
+        """What is told about a scan is asked of a service that there is, or of none."""
+        for path, kind, service in (
+            (f"/console/scan/{ID}", Kind.PAGE, ""),
+            (f"/console/scan/phish/{ID}", Kind.PAGE, "phish"),
+            (f"/console/scan/nowhere/{ID}", Kind.NOTHING, ""),
+            (f"/console/scan/phish/more/{ID}", Kind.NOTHING, ""),
+            (f"/console/scan/{ID}/{ID}", Kind.NOTHING, ""),
+            ("/console/scan/phish", Kind.NOTHING, ""),
+            ("/console/scan", Kind.NOTHING, ""),
+        ):
+            target = find_target(path.encode(), self.scans.has_service)
+            self.assertEqual((target.kind, target.service), (kind, service), path)
 
     def test_protocol_beside_it(self) -> None:
         """Scans, their ids and load balancers are answered as without the page."""
