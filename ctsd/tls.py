@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL.crypto import X509, PKey
-from OpenSSL.SSL import Connection
+from OpenSSL.SSL import TLS_SERVER_METHOD, Connection, Context
 from OpenSSL.SSL import Error as SSLError
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import serverFromString, wrapServerTLS
@@ -30,7 +30,7 @@ from zope.interface import implementer
 from ctsd.blocking import DaemonThreads
 from ctsd.endpoint_strings import taken_apart
 from ctsd.errors import CTSDError
-from ctsd.watching import Watched
+from ctsd.watching import InThread, Watched
 from ctsd.web.site import site_behind
 
 #: No file of keys or certificates is longer.
@@ -77,14 +77,16 @@ class CertificateFiles:
             if self.chain is not None:
                 at = self.chain
                 chain += x509.load_pem_x509_certificates(_content(at))
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            dh_parameters = None
+            if self.dh_parameters is not None:
+                at = self.dh_parameters
+                Context(TLS_SERVER_METHOD).load_tmp_dh(str(at))
+                dh_parameters = DiffieHellmanParameters.fromFile(FilePath(str(at)))
+        except (SSLError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             # TypeError: the key is encrypted.
-            raise BadCertificate(f"{at}: {error}") from None
+            raise BadCertificate(f"{at}: {_reason(error)}") from None
         if key.public_key() != first.public_key():
             raise BadCertificate(f"{self.key} is not the key of {self.certificate}")
-        dh_parameters = None
-        if self.dh_parameters is not None:
-            dh_parameters = DiffieHellmanParameters.fromFile(FilePath(str(self.dh_parameters)))
         options = CertificateOptions(
             privateKey=PKey.from_cryptography_key(key),  # type: ignore[arg-type]
             certificate=X509.from_cryptography(first),
@@ -116,17 +118,24 @@ def _reason(error: Exception) -> str:
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class _Certificate:
-    """The certificate for new connections, kept current."""
+class Certificate:
+    """
+    The certificate for new connections, kept current.
 
-    def __init__(self, reactor: Any, files: CertificateFiles) -> None:
+    :ivar files: what it comes from; to be loaded before the first connection.
+    """
+
+    def __init__(
+        self, reactor: Any, files: CertificateFiles, *, in_thread: InThread | None = None
+    ) -> None:
         self._threads = DaemonThreads(reactor=reactor, max_threads=1, name="certificate")
         self.files: Watched[CertificateOptions] = Watched(
             clock=reactor,
             what=f"The certificate {files.certificate}",
             paths=files.paths,
             load=files.load,
-            in_thread=lambda call, *args: self._threads.submit(partial(call, *args)).done,
+            in_thread=in_thread
+            or (lambda call, *args: self._threads.submit(partial(call, *args)).done),
         )
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> Connection:
@@ -152,9 +161,7 @@ class _Certificate:
 
 @implementer(IStreamServerEndpoint)
 class TLSEndpoint:
-    """
-    Speaks TLS to whoever comes in by another endpoint.
-    """
+    """Speaks TLS to whoever comes in by another endpoint."""
 
     def __init__(self, *, reactor: Any, files: CertificateFiles, inner: Any) -> None:
         self._reactor = reactor
@@ -173,7 +180,7 @@ class TLSEndpoint:
 
     def _wrapped(self, factory: Any) -> Any:
         site = site_behind(factory)
-        certificate = _Certificate(self._reactor, self._files)
+        certificate = Certificate(self._reactor, self._files)
         certificate.files.load()
         site.doors.append(certificate)
         return wrapServerTLS(certificate, self._inner, self._reactor)
