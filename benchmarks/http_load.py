@@ -9,6 +9,7 @@ lists the options.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import re
@@ -19,9 +20,17 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 HERE = Path(__file__).parent
+CTSD = str(Path(sys.executable).parent / "ctsd")
 ROWS = 60_000
 #: name, kind for load.lua
 CASES = ["options", "post-hit", "post-miss", "get", "multipart-hit", "multipart-miss"]
@@ -106,16 +115,52 @@ def wait_for(check, secs: float) -> None:
         time.sleep(0.2)
 
 
-def load(port: int, kind: str, values: Path, connections: int, secs: float, seed: int) -> dict:
+@dataclass(frozen=True)
+class Way:
+    """A way to a server: how it listens there."""
+
+    name: str
+    server: Server
+    port: int
+    scheme: str = "http"
+    authorization: str = ""
+
+
+def load(way: Way, kind: str, values: Path, connections: int, secs: float, seed: int) -> dict:
     """What wrk measures."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{secs:g}s"]
-    command += ["--timeout", "10s", "-s", str(HERE / "load.lua"), f"http://127.0.0.1:{port}/"]
-    command += ["--", kind, str(values), str(seed)]
+    command += ["--timeout", "10s", "-s", str(HERE / "load.lua")]
+    command += [f"{way.scheme}://127.0.0.1:{way.port}/"]
+    command += ["--", kind, str(values), str(seed), way.authorization]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = re.search(r"RESULT (.*)", said)[1]
     result = {k: float(v) for k, v in (pair.split("=") for pair in line.split())}
     result["rate"] = result["requests"] / result["micros"] * 1e6
     return result
+
+
+def write_certificate(where: Path) -> None:
+    """A key on P-256 and a certificate for it, C{key.pem} and C{cert.pem}."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (where / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (where / "key.pem").write_bytes(key.private_bytes(*form))
+
+
+def write_users(where: Path) -> str:
+    """A file of passwords, C{users}; the header that one of them makes."""
+    subprocess.run(
+        [CTSD, "passwd", "users", "ann"], input=b"secret\nsecret\n", check=True, cwd=where
+    )
+    return "Basic " + base64.b64encode(b"ann:secret").decode()
 
 
 def add_threats(config: Path, count: int, where: Path) -> None:
@@ -131,9 +176,28 @@ def add_threats(config: Path, count: int, where: Path) -> None:
             }
             out.write(json.dumps(threat) + "\n")
     started = time.monotonic()
-    command = [sys.executable, "-m", "ctsd.cli", "--config", str(config), "threats", "import"]
-    subprocess.run([*command, str(lines)], check=True, cwd=where)
+    command = [CTSD, "threats", "import", "--config", str(config), str(lines)]
+    subprocess.run(command, check=True, cwd=where)
     print(f"imported {count:,} threats in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def print_doors(results: dict, cpu: dict, cases: list[str], doors: list[str]) -> None:
+    """What doors cost: the rate through each, beside that of the plain listener."""
+    print("\n| case | door | plain/s | door/s | ratio | more µs CPU | p99 ms | errors |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case in cases:
+        plain = [one["rate"] for one in results["ctsd", case]]
+        for door in doors:
+            runs = results[door, case]
+            rates = [one["rate"] for one in runs]
+            ratio = statistics.median(o / b for o, b in zip(rates, plain, strict=True))
+            more = statistics.median(cpu[door, case]) - statistics.median(cpu["ctsd", case])
+            print(
+                f"| {case} | {door} | {statistics.median(plain):,.0f} "
+                f"| {statistics.median(rates):,.0f} | {ratio:.2f} | {more:+.0f} "
+                f"| {statistics.median(one['p99'] for one in runs):.1f} "
+                f"| {sum(one['errors'] + one['not2xx'] for one in runs):.0f} |"
+            )
 
 
 def main() -> None:
@@ -146,6 +210,8 @@ def main() -> None:
     parser.add_argument("--threats", type=int, default=0, help="in the local database")
     parser.add_argument("--cases", nargs="*", default=CASES)
     parser.add_argument("--klein", action="store_true", help="short_path = false")
+    parser.add_argument("--auth", action="store_true", help="what auth: costs")
+    parser.add_argument("--tls", action="store_true", help="what TLS costs")
     parser.add_argument("--keep", action="store_true", help="keep the directory, say where it is")
     options = parser.parse_args()
     where = Path(tempfile.mkdtemp(prefix="ctsd-bench-"))
@@ -154,8 +220,19 @@ def main() -> None:
     write_feed(feed, rows)
     values.write_text("\n".join(rows) + "\n")
     config = where / "ctsd.toml"
+    tls = ":privateKey=key.pem:certKey=cert.pem"
+    wanted = {"ctsd": "tcp:8801"}
+    if options.auth:
+        wanted["auth"] = "auth:users:tcp:8802"
+    if options.tls:
+        wanted["tls"] = f"ssl:8803{tls}"
+    if options.auth and options.tls:
+        wanted["both"] = f"auth:users:ssl:8804{tls}"
+    write_certificate(where)
+    authorization = write_users(where)
+    listen = [f"{one}:interface=127.0.0.1:backlog=1024" for one in wanted.values()]
     config.write_text(
-        f'state_dir = "var"\nlisten = ["tcp:8801:interface=127.0.0.1:backlog=1024"]\n'
+        f'state_dir = "var"\nlisten = {json.dumps(listen)}\n'
         f"short_path = {str(not options.klein).lower()}\n"
         f'[searchers.phishtank]\nfile = "{feed}"\n'
     )
@@ -167,6 +244,14 @@ def main() -> None:
         Server("bare", 8800, [sys.executable, str(HERE / "bare_site.py"), "8800"], where, 0),
         Server("ctsd", 8801, [*twistd, "ctsd", "--config", str(config)], where, 0),
     ]
+    every = [
+        Way("bare", servers[0], 8800),
+        Way("ctsd", servers[1], 8801),
+        Way("auth", servers[1], 8802, authorization=authorization),
+        Way("tls", servers[1], 8803, "https"),
+        Way("both", servers[1], 8804, "https", authorization),
+    ]
+    ways = [way for way in every if way.name == "bare" or way.name in wanted]
     try:
         wait_for(lambda: ask(8800, "OPTIONS", "/"), 30)
         wait_for(lambda: ask(8801, "OPTIONS", "/"), 30)
@@ -180,16 +265,15 @@ def main() -> None:
         cpu: dict[tuple[str, str], list[float]] = {}
         for round_ in range(options.rounds):
             for case in options.cases:
-                for server in servers:
-                    kind = case
+                for turn, way in enumerate(ways):
+                    # Values of its own, so that nobody is asked what another was asked before.
+                    seed = (round_ + 1) * len(ways) + turn
                     source = ids if case == "get" else values
-                    before = server.cpu_secs()
-                    result = load(
-                        server.port, kind, source, options.connections, options.secs, round_ + 1
-                    )
-                    spent = server.cpu_secs() - before
-                    results.setdefault((server.name, case), []).append(result)
-                    cpu.setdefault((server.name, case), []).append(
+                    before = way.server.cpu_secs()
+                    result = load(way, case, source, options.connections, options.secs, seed)
+                    spent = way.server.cpu_secs() - before
+                    results.setdefault((way.name, case), []).append(result)
+                    cpu.setdefault((way.name, case), []).append(
                         spent / max(result["requests"], 1) * 1e6
                     )
         print(
@@ -212,6 +296,8 @@ def main() -> None:
                 f"| {statistics.median(one['p50'] for one in ours):.1f} "
                 f"| {statistics.median(one['p99'] for one in ours):.1f} | {errors:.0f} |"
             )
+        if len(ways) > 2:
+            print_doors(results, cpu, options.cases, [way.name for way in ways[2:]])
         print(f"\nctsd: {servers[1].rss_mib():.0f} MiB resident")
     finally:
         for server in servers:

@@ -1,7 +1,8 @@
--- One kind of request for wrk. Arguments: kind, file of values, seed.
+-- One kind of request for wrk. Arguments: kind, file of values, seed, Authorization (or nothing).
 -- Every request has another value: of the file for hits, made up for misses.
 
 local kind, values, counter, seed
+local head = " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk\r\n"
 
 local function lines_of(path)
   local found = {}
@@ -16,6 +17,9 @@ function init(args)
   values = lines_of(args[2])
   seed = args[3] or "0"
   counter = tonumber(seed) * 7919
+  if args[4] and args[4] ~= "" then
+    head = head .. "Authorization: " .. args[4] .. "\r\n"
+  end
 end
 
 local function value()
@@ -25,8 +29,6 @@ local function value()
   end
   return values[counter % #values + 1]
 end
-
-local head = " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk\r\n"
 
 local function json_post()
   local body = '{"type": "net.uri", "value": "' .. value() .. '"}'
