@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.live.daemon import PATIENCE_SECS, Daemon
+from tests.live.daemon import BIN, PATIENCE_SECS, Daemon
 
 CHROMIUM = shutil.which("chromium")
 
@@ -113,23 +114,34 @@ class PageTestCase(SynchronousTestCase):
 
     skip = None if CHROMIUM else "chromium is not installed"
 
-    def open(
-        self, *, viewport: Any = DESKTOP, dark: bool = False, deadline_secs: int = 600
-    ) -> Page:
-        """Start both, and wait until the page knows the daemon."""
-        directory = Path(self.mktemp())
+    def serve(self, *, deadline_secs: int = 600, **more: Any) -> Daemon:
+        """A daemon, not started."""
         config = CONFIG.format(deadline_secs=deadline_secs)
-        self.daemon = Daemon(directory, config, searchers={"searchers.py": SEARCHERS})
-        self.addCleanup(self.daemon.stop)
+        searchers = {"searchers.py": SEARCHERS}
+        daemon = Daemon(Path(self.mktemp()), config, searchers=searchers, **more)
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def open(
+        self,
+        daemon: Daemon | None = None,
+        *,
+        viewport: Any = DESKTOP,
+        dark: bool = False,
+        **more: Any,
+    ) -> Page:
+        """Start the daemon and a browser, and wait until the page knows the daemon."""
+        self.daemon = daemon or self.serve()
         self.daemon.start()
         playwright = sync_playwright().start()
         self.addCleanup(playwright.stop)
         context = playwright.chromium.launch_persistent_context(
-            directory.absolute() / "profile",
+            self.daemon.directory / "profile",
             executable_path=CHROMIUM,
             args=ARGUMENTS,
             viewport=viewport,
             color_scheme="dark" if dark else "light",
+            **more,
         )
         self.addCleanup(context.close)
         context.set_default_timeout(PATIENCE_SECS * 1000)
@@ -245,7 +257,7 @@ class AskTests(PageTestCase):
 
     def test_given_up(self) -> None:
         """A scan that ends without its searcher is not told as "nothing found"."""
-        self.open(deadline_secs=2)
+        self.open(self.serve(deadline_secs=2))
         self.ask("net.ip", "192.0.2.7")
         answer = self.answer
         expect(answer).to_have_attribute("aria-busy", "true")
@@ -395,6 +407,22 @@ class StateTests(PageTestCase):
         self.ask("net.uri", "www.megastore.lu")
         self.expect_state("found", "Found")
         self.wrong = [text for text in self.wrong if "ERR_CONNECTION_REFUSED" not in text]
+        self.check()
+
+    def test_password(self) -> None:
+        """Behind a password the page works with the one that the browser was given."""
+        daemon = self.serve(listen='["auth:users:tcp:{port}:interface=127.0.0.1"]')
+        command = [str(BIN / "ctsd"), "passwd", str(daemon.directory / "users"), "ann"]
+        subprocess.run(command, input=b"correct horse\n" * 2, check=True, timeout=PATIENCE_SECS)
+        page = self.open(daemon, http_credentials={"username": "ann", "password": "correct horse"})
+        self.assertEqual(daemon.ask("GET", "/", headers={"Accept": "text/html"}).status, 401)
+        self.assertEqual(daemon.ask("GET", "/console/state").status, 401)
+        self.ask("net.uri", "www.megastore.lu")
+        self.expect_state("found", "Found")
+        page.select_option("#type", "file.content")
+        page.set_input_files("#file", daemon.config)
+        page.click("#send")
+        self.expect_state("nothing", "Nothing found")
         self.check()
 
     def test_foreign_page(self) -> None:
