@@ -24,14 +24,22 @@ def check_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None
         raise StoreError(f"SQLite {is_version} is too old: {wanted} or newer is needed")
 
 
-def scripts() -> list[str]:
-    """The schema's files in their order; the first makes version 1."""
-    there = [each for each in (files("ctsd.store") / "schema").iterdir() if _is_ours(each.name)]
-    return [each.read_text("utf-8") for each in sorted(there, key=lambda each: each.name)]
-
-
 def _is_ours(name: str) -> bool:
     return name.startswith("sqlite_") and name.endswith(".sql")
+
+
+def _read_scripts() -> tuple[str, ...]:
+    there = [each for each in (files("ctsd.store") / "schema").iterdir() if _is_ours(each.name)]
+    return tuple(each.read_text("utf-8") for each in sorted(there, key=lambda each: each.name))
+
+
+# Read at once: root may, and the user whom it becomes perhaps not.
+_SCRIPTS = _read_scripts()
+
+
+def scripts() -> list[str]:
+    """The schema's files in their order; the first makes version 1."""
+    return list(_SCRIPTS)
 
 
 def statements(script: str) -> Iterator[str]:
