@@ -8,31 +8,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.application.service import Service
 from twisted.enterprise.adbapi import ConnectionPool
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds
-from ctsd.model import Scan
-from ctsd.store import scan_steps
 from ctsd.store.aging import Aging
 from ctsd.store.places import make_place
-from ctsd.store.rows import as_kept
+from ctsd.store.queued import QueuedVerbs
 from ctsd.store.sqlite_runner import as_store_error, is_full, run_group, run_read
 from ctsd.store.sqlite_schema import bring_up, check_sqlite, read_secret, scripts
 from ctsd.store.sqlite_steps import used_bytes, write_something
-from ctsd.store.steps import MakeSteps, bound
-from ctsd.store.verbs import Verbs
-from ctsd.store.writes import Remembered, Result, Write, WriteQueue
+from ctsd.store.steps import MakeSteps
+from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
 
 
-class SQLiteStore(Verbs, Service):
+class SQLiteStore(QueuedVerbs):
     """
     L{ctsd.interfaces.IStore} in one file, which other processes (C{ctsd threats}) may use, too.
 
@@ -74,17 +68,13 @@ class SQLiteStore(Verbs, Service):
         :param max_reads: how many reads may wait or run.
         :param probe_secs: how often a full disk is tried again.
         """
-        self._reactor = reactor
         self._path = path
         self._wall_clock = wall_clock
         self.threat_secs = threat_secs
         self._busy_secs = busy_secs
         self._reader_count = readers
         self._max_reads = max_reads
-        self._probe_secs = probe_secs
         self._secret = b""
-        self._disk_full = ""
-        self._probe: IDelayedCall | None = None
         self._reads = 0
         self._idle: Deferred[None] | None = None
         self._writer: ConnectionPool | None = None
@@ -97,20 +87,14 @@ class SQLiteStore(Verbs, Service):
             retention_secs=retention_secs,
             max_bytes=max_bytes,
         )
-        self._queue = WriteQueue(
-            clock=reactor,
-            run=self._run,
-            remember=self._remember,
-            ended=self._group_ended,
+        self._set_up_queue(
+            reactor=reactor,
             group_secs=group_secs,
             max_group=max_group,
             max_queued=max_queued,
+            probe_secs=probe_secs,
+            probe=write_something,
         )
-
-    @property
-    def lost(self) -> int:
-        """How many answered scans could not be written since the start."""
-        return self._queue.lost
 
     def open(self) -> None:
         """
@@ -172,10 +156,7 @@ class SQLiteStore(Verbs, Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        await self._queue.stop()
-        if self._probe is not None:
-            self._probe.cancel()
-            self._probe = None
+        await self._end_queue()
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
         if writer is None or readers is None:
@@ -197,57 +178,14 @@ class SQLiteStore(Verbs, Service):
         """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
         return self._secret
 
-    def full(self) -> str:
-        """See L{ctsd.interfaces.IScanStore.full}."""
-        return self._disk_full or self.aging.too_big
-
-    def remember(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> None:
-        """See L{ctsd.interfaces.IScanStore.remember}."""
-        self._queue.put_later((scan, finds))
-
-    def load(self, *, scan_id: str) -> Deferred[Scan | None]:
-        """See L{ctsd.interfaces.IScanStore.load}; also what still waits to be written."""
-        waiting = self._queue.remembered(scan_id)
-        if waiting is not None:
-            return succeed(as_kept(waiting))
-        return super().load(scan_id=scan_id)
-
-    def _remember(self, items: Sequence[Remembered]) -> Write:
-        def write(some: Sequence[Remembered]) -> Write:
-            return Write(
-                bound(scan_steps.write_scans, some, now=self.now(), threat_secs=self.threat_secs),
-                durable=False,
-            )
-
-        whole = write(items)
-        whole.pieces = _Pieces(items, write)
-        return whole
-
-    def _write(self, make: MakeSteps[T], *, durable: bool = True) -> Deferred[T]:
-        return self._queue.put(Write(make, durable))
-
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
         if self._writer is None:
             return fail(StoreError("the store is not open"))
         running: Deferred[list[Result]] = self._writer.runWithConnection(run_group, group)
         return running.addErrback(_no_connection)
 
-    def _group_ended(self, error: BaseException | None) -> None:
-        if error is None:
-            if self._disk_full:
-                self._log.info("the store's disk has room again")
-            self._disk_full = ""
-        elif is_full(error):
-            if not self._disk_full:
-                self._log.critical("the store's disk is full")
-            self._disk_full = "the store's disk is full"
-            if self._probe is None and self.running:
-                self._probe = self._reactor.callLater(self._probe_secs, self._try_disk)
-
-    def _try_disk(self) -> None:
-        self._probe = None
-        # What comes of it is told to _group_ended.
-        self._write(write_something).addErrback(lambda failure: None)
+    def _is_full(self, error: BaseException) -> bool:
+        return is_full(error)
 
     def _read(self, make: MakeSteps[T]) -> Deferred[T]:
         if self._readers is None:
@@ -268,22 +206,6 @@ class SQLiteStore(Verbs, Service):
             idle, self._idle = self._idle, None
             idle.callback(None)
         return result
-
-
-class _Pieces(Sequence[Write]):
-    """The writes of scans one by one, made only if they are needed."""
-
-    def __init__(
-        self, items: Sequence[Remembered], write: Callable[[Sequence[Remembered]], Write]
-    ) -> None:
-        self._items = items
-        self._write = write
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._write([self._items[index]])
 
 
 def _open_writer(connection: sqlite3.Connection) -> None:

@@ -41,7 +41,7 @@ class Change:
 @frozen
 class Many:
     """
-    One statement for every element of C{params}; yields how many rows they touched.
+    One statement for every element of C{params}; yields nothing of use.
 
     An INSERT among them has exactly one C{VALUES (?, ...)} tuple, so that a runner may send it as
     one statement of many tuples.
