@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _numbers(data: bytes, user: str) -> list[int]:
 
 def _change(path: Path, edit: Callable[[bytes], bytes]) -> None:
     """
-    Replace a file by what an edit makes of it, at once and for its owner alone.
+    Replace a file by what an edit makes of it, at once.
 
     :raises BadPasswords: it is malformed, or the edit is not possible.
     :raises OSError: it can't be read or written.
@@ -151,16 +152,16 @@ def _change(path: Path, edit: Callable[[bytes], bytes]) -> None:
     with _only_one(path.parent):
         try:
             data = path.read_bytes()
-            owner = path.stat()
+            before = path.stat()
         except FileNotFoundError:
             data = b""
-            owner = path.parent.stat()
+            before = path.parent.stat()
         try:
             new = edit(data)
             parse(new)
         except BadPasswords as error:
             raise BadPasswords(f"{path}: {error}") from None
-        _write(path, new, owner)
+        _write(path, new, before)
 
 
 @contextlib.contextmanager
@@ -175,15 +176,21 @@ def _only_one(directory: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def _write(path: Path, data: bytes, owner: os.stat_result) -> None:
-    """Put a file in a place, with mode 0600; as root, it belongs to whom it belonged before."""
+def _write(path: Path, data: bytes, before: os.stat_result) -> None:
+    """
+    Put a file in a place, with mode 0600. What root writes belongs to whom it belonged before, and
+    a group that was let in (the daemon's) still is.
+    """
+    mode = 0o600
+    if os.geteuid() == 0 and stat.S_ISREG(before.st_mode) and before.st_gid:
+        mode |= before.st_mode & stat.S_IRGRP
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(opened, "wb") as file:
-            os.fchmod(opened, 0o600)
             if os.geteuid() == 0:
-                os.fchown(opened, owner.st_uid, owner.st_gid)
+                os.fchown(opened, before.st_uid, before.st_gid)
+            os.fchmod(opened, mode)
             file.write(data)
             file.flush()
             os.fsync(opened)

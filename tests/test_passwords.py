@@ -230,6 +230,19 @@ class PasswdTests(CommandCase):
         self.assertTrue(self.file.read_text().startswith(rest))
         self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), 0o600)
 
+    def test_owner(self) -> None:
+        """What root writes, the daemon can still read."""
+        self.passwd("ann")
+        chowned: list[tuple[int, int]] = []
+        self.patch(cli_passwd.os, "geteuid", lambda: 0)
+        self.patch(cli_passwd.os, "fchown", lambda file, user, group: chowned.append((user, group)))
+        for group, before, after in ((7, 0o644, 0o640), (7, 0o600, 0o600), (0, 0o640, 0o600)):
+            real = self.file.stat()
+            seen = os.stat_result((before | stat.S_IFREG, 0, 0, 1, 3, group, *real[6:10]))
+            cli_passwd._write(self.file, self.file.read_bytes(), seen)
+            self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), after)
+        self.assertEqual(chowned, [(3, 7), (3, 7), (3, 0)])
+
     def test_rotation(self) -> None:
         """--add keeps the old password beside the new one, --newest drops it then."""
         self.file.write_text(f"bob:{argon2('his')}\nann:{argon2('old')}\n")
