@@ -177,7 +177,19 @@ def load(
     data.setdefault("state_dir", given_by_systemd or "var")
     data.setdefault("listen", ["tcp:8000:interface=127.0.0.1"])
     settings = _read(Settings, data, doc, (), around, document=doc, **tables)
+    _check_users(settings)
     return attrs.evolve(settings, secret_variables=frozenset(around.secret_variables))
+
+
+def _check_users(settings: Settings) -> None:
+    """A service for some users alone is not to be had where nobody asks who comes."""
+    for name in settings.users:
+        for one in settings.listen:
+            if not (one.auth or one.local):
+                raise settings.document.error(
+                    ("services", name, "users"),
+                    f"expected auth: before {one.description}, which others reach",
+                )
 
 
 def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Document:

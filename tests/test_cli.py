@@ -16,6 +16,7 @@ from ctsd.feeds.writer import IndexWriter
 from ctsd.interfaces import Record
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair
+from tests.test_passwords import argon2
 
 SEARCHER = """
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup
@@ -138,6 +139,37 @@ class CheckTests(CommandCase):
         self.assertIn("tcp:8000 is open to other machines without TLS and auth\n", self.err)
         self.assertIn("is open to other machines without auth\n", self.err)
         self.assertEqual(self.err.count("is open"), 2)
+
+    def test_password_files(self) -> None:
+        """A password file that is missing, unreadable or malformed is an error with its key."""
+        self.config.write_text("\nlisten = ['unix:s', 'auth:users:tcp:1']\n")
+        users = self.dir / "users"
+        for content, told in (
+            (None, "No such file"),
+            ("", "it is empty"),
+            ("ann:plain", "line 1 has no argon2"),
+        ):
+            if content is not None:
+                users.write_text(content)
+            self.assertEqual(self.run_command("check"), 1)
+            self.assertIn(f"error: {self.config}:2: listen[1]: the password file", self.err)
+            self.assertIn(told, self.err)
+            self.assertNotIn("plain", self.err)
+        users.write_text(f"ann:{argon2('x')}\n")
+        self.assertEqual(self.run_command("check"), 0)
+
+    def test_users(self) -> None:
+        """Users of services whom no file has, and listeners that don't ask for them, are told."""
+        self.config.write_text(
+            "listen = ['tcp:1:interface=127.0.0.1', 'auth:users:tcp:2']\n"
+            "[services.a]\nsearchers = ['internal']\nusers = ['ann', 'zoe']\n"
+        )
+        (self.dir / "users").write_text(f"ann:{argon2('x')}\n")
+        self.assertEqual(self.run_command("check"), 0)
+        everybody = "everybody who reaches tcp:1:interface=127.0.0.1 may ask service a"
+        self.assertIn(f"warning: {everybody}\n", self.err)
+        self.assertIn("warning: no password file has zoe, a user of service a\n", self.err)
+        self.assertNotIn("has ann", self.err)
 
     def test_certificates(self) -> None:
         """A certificate that ends within 30 days, or has ended, is a warning."""

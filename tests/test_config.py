@@ -233,6 +233,20 @@ class ValueTests(ConfigCase):
         self.assertEqual((own.searchers, own.users, own.threats), (("x", "y"), ("ann",), "own"))
         self.assertEqual((shared.users, shared.threats), (None, "shared"))
 
+    def test_users(self) -> None:
+        """A service for some users can't be had where others come in without a password."""
+        service = "\n[services.a]\nsearchers = ['x']\nusers = ['ann']"
+        for listen in (["auth:u:tcp:1", "tcp:2:interface=127.0.0.1"], ["unix:s"]):
+            found = self.load(f"listen = {listen}" + service)
+            self.assertEqual(found.users, {"a": frozenset({"ann"})})
+        for entry in ("tcp:2", "systemd:domain=INET:index=0", "haproxy:tcp:2"):
+            self.assertWrong(
+                f"listen = ['auth:u:tcp:1', '{entry}']" + service,
+                4,
+                "services.a.users",
+                f"auth: before {entry}",
+            )
+
     def test_searcher_table(self) -> None:
         """ctsd's own keys of a searcher's table stand apart from the searcher's."""
         found = self.load(
@@ -409,6 +423,25 @@ class ListenTests(ConfigCase):
             self.assertTrue(found.tls)
             serverFromString(Clock(), found.description)
 
+    def test_doors(self) -> None:
+        """So do those of C{auth:}, which need not be there, and of C{tls-wrap:}, which must."""
+        _, certificate = write_key_pair(self.dir)
+        for entry in (
+            "auth:users:tls-wrap:k.pem:c.pem:extraCertChain=c.pem:tcp:8443",
+            "tls-wrap:certKey=c.pem:privateKey=k.pem:auth:users=users:systemd:domain=INET:index=0",
+            "haproxy:auth:users:ssl:8443:k.pem:c.pem:extraCertChain=c.pem",
+        ):
+            found = self.listener(entry)
+            self.assertEqual((found.tls, found.auth), (True, True))
+            self.assertEqual(found.passwords, (self.dir / "users",))
+            self.assertEqual(found.certificates, (certificate,))
+            for name in ("users", "k.pem", "c.pem"):
+                self.assertEqual(
+                    re.findall(rf"[:=]{re.escape(name)}(?!=)\b", found.description), []
+                )
+            if found.kind != "systemd":
+                serverFromString(Clock(), found.description)
+
     def test_awkward_paths(self) -> None:
         """Colons, equals signs and backslashes in a path survive."""
         for name in ("a:b", "a=b", "a\\b"):
@@ -462,6 +495,12 @@ class ListenTests(ConfigCase):
             ("systemd:domain=INET", "index=0"),
             ("ssl:1", "privateKey="),
             ("ssl:1:privateKey=none.pem", f"privateKey to be a file: {self.dir}/none.pem"),
+            ("tls-wrap:none.pem:c.pem:tcp:1", "certKey to be a file"),
+            ("auth", "expected users"),
+            ("auth:users", "unknown endpoint type"),
+            ("auth:users:foo:1", "unknown endpoint type 'foo'"),
+            ("auth:users:tcp:http", "type tcp"),
+            ("auth:users:auth:users:tcp:1", "auth: once"),
         ):
             self.assertWrong(f"\nlisten = ['{entry}']", 2, "listen[0]", expected)
 
