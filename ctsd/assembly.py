@@ -10,20 +10,20 @@ from attrs import frozen
 
 from ctsd.blocking import DaemonThreads
 from ctsd.config import Settings
-from ctsd.flight import Flight
 from ctsd.interfaces import IStore
-from ctsd.isolation import ChildSearches
-from ctsd.promises import Promises
-from ctsd.recent import RecentViews
-from ctsd.reliability import Reliability
-from ctsd.rules import Rules, ScanLimits
-from ctsd.running import Runner
 from ctsd.scan_ids import ScanIds
-from ctsd.scan_log import ScanLog
-from ctsd.scanner import Scanner
+from ctsd.scanning.flight import Flight
+from ctsd.scanning.isolation import ChildSearches
+from ctsd.scanning.promises import Promises
+from ctsd.scanning.recent import RecentViews
+from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.rules import Rules, ScanLimits
+from ctsd.scanning.running import Runner
+from ctsd.scanning.scan_log import ScanLog
+from ctsd.scanning.scanner import Scanner
+from ctsd.scanning.upkeep import Upkeep
+from ctsd.scanning.views import Views
 from ctsd.spool import Spool
-from ctsd.upkeep import Upkeep
-from ctsd.views import Views
 from ctsd.web.limits import WebLimits
 
 #: How much of the newest answers is kept in memory.

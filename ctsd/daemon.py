@@ -27,8 +27,8 @@ from ctsd.discovery import Catalogue, discover
 from ctsd.errors import ConfigError, StoreError
 from ctsd.listening import Listening
 from ctsd.notify import Notifier
-from ctsd.reliability import Reliability
-from ctsd.rules import Rules
+from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.rules import Rules
 from ctsd.sources import Sources, child_variables, start_sources
 from ctsd.spool import Spool
 from ctsd.status import Status
@@ -234,6 +234,8 @@ class Daemon(MultiService):
 
     def _not_open(self, failure: Failure) -> None:
         self._log.failure("ctsd could not open", failure)
+        # A reactor that is stopped ends with status 0, and a supervisor would not start us again.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.stop()
 
     # -- reading the configuration again

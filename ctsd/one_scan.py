@@ -12,15 +12,15 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from ctsd.artifacts import digest
-from ctsd.asking import Answered, Ask, Source, ask_local
 from ctsd.blocking import DaemonThreads
 from ctsd.config import Settings, child_environment
 from ctsd.discovery import Catalogue, discover
 from ctsd.errors import CTSDError
-from ctsd.isolation import ChildSearches
-from ctsd.live import questions_for
 from ctsd.model import ROOT_SERVICE, Artifact, Ended, Outcome
-from ctsd.running import Runner
+from ctsd.scanning.asking import Answered, Ask, Source, ask_local
+from ctsd.scanning.isolation import ChildSearches
+from ctsd.scanning.live import questions_for
+from ctsd.scanning.running import Runner
 from ctsd.sources import Sources, child_variables, start_sources
 from ctsd.store.sqlite import SQLiteStore
 

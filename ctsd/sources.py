@@ -13,15 +13,15 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from ctsd.asking import Source
 from ctsd.config import Settings
 from ctsd.discovery import Catalogue, Found, start_all
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.interfaces import IRecords
+from ctsd.scanning.asking import Source
+from ctsd.scanning.slots import Slots
 from ctsd.searcher import Parse, SearcherSetup
-from ctsd.slots import Slots
 from ctsd.store import threat_rows
 from ctsd.store.sqlite import SQLiteStore
 

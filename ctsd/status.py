@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ctsd.asking import Source
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan
-from ctsd.flight import Flight
 from ctsd.interfaces import IScanIds, IScanStore, IStatus, SearcherState, SearchState
-from ctsd.live import LiveScan
 from ctsd.model import Scan
+from ctsd.scanning.asking import Source
+from ctsd.scanning.flight import Flight
+from ctsd.scanning.live import LiveScan
 from ctsd.sources import Sources
 
 

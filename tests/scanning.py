@@ -9,11 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from ctsd.asking import Ask, Question, Source
 from ctsd.blocking import Job
 from ctsd.model import Hit
+from ctsd.scanning.asking import Ask, Question, Source
+from ctsd.scanning.slots import Slots
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup, string
-from ctsd.slots import Slots
 
 
 def a_hit(text: str = "bad") -> Hit:

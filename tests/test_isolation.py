@@ -1,4 +1,4 @@
-"""Tests of L{ctsd.isolation} and L{ctsd.child}, with real child processes."""
+"""Tests of L{ctsd.scanning.isolation} and L{ctsd.scanning.child}, with real child processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ctsd.asking import Answered
 from ctsd.errors import SearchFailed
 from ctsd.interfaces import Finds
-from ctsd.isolation import ChildSearches, decode_answered, encode_answered
 from ctsd.model import NOTHING, Artifact, Ended, Outcome, Property, Threat
+from ctsd.scanning.asking import Answered
+from ctsd.scanning.isolation import ChildSearches, decode_answered, encode_answered
 from ctsd.searcher import BaseArtifactSearch
 from ctsd.wire import encode_hits
 from tests.scanning import a_hit, ask_about, source_of

@@ -25,10 +25,7 @@ ROOMS = {
     "store": "store",
     "feeds": "feeds",
     "web": "web uploads spool spool_file",
-    "scanner": (
-        "scanner asking child flight isolation live promises recent running reliability rules"
-        " scan_log slots upkeep views"
-    ),
+    "scanning": "scanning",
     "threads": "blocking",
     "config": "config _config_checks _listeners _settings _toml endpoint_strings",
     "passwords": "passwords",
@@ -62,15 +59,15 @@ ARROWS = {
     "feeds": f"{_VALUES} artifacts stored searcher",
     "web": f"{_VALUES} wire",
     "threads": "",
-    "scanner": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
+    "scanning": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
     "config": "errors",
     "passwords": "errors",
     "doors": f"{_VALUES} config passwords threads web",
     "discovery": f"{_VALUES} config searcher",
-    "sources": f"{_VALUES} config discovery feeds scanner searcher store",
+    "sources": f"{_VALUES} config discovery feeds scanning searcher store",
     "listening": f"{_VALUES} config web",
     "notify": "",
-    "one_scan": f"{_VALUES} artifacts config discovery scanner sources store threads",
+    "one_scan": f"{_VALUES} artifacts config discovery scanning sources store threads",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
     "testing": f"{_VALUES} artifacts searcher",
@@ -104,7 +101,7 @@ def files(*packages: str) -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    """A file below C{ctsd} as the name that L{ROOMS} knows: C{scanner}, C{store}."""
+    """A file below C{ctsd} as the name that L{ROOMS} knows: C{scanning}, C{store}."""
     return path.relative_to(ROOT / "ctsd").parts[0].removesuffix(".py")
 
 
@@ -139,8 +136,8 @@ class ArrowsTests(SynchronousTestCase):
         self.assertEqual(set(order.static_order()), set(ROOMS))
 
     def test_strangers(self) -> None:
-        """Store, scanner, feeds and web don't see each other."""
-        strangers = {"store", "scanner", "feeds", "web"}
+        """Store, scanning, feeds and web don't see each other."""
+        strangers = {"store", "scanning", "feeds", "web"}
         for room in strangers:
             self.assertEqual(strangers & set(ARROWS[room].split()), set())
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import config
 from ctsd.cli import make_parser
-from ctsd.scan_log import _line
+from ctsd.scanning.scan_log import _line
 from ctsd.store.sqlite_schema import bring_up, scripts
 
 OPERATIONS = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tests of L{ctsd.reliability}."""
+"""Tests of L{ctsd.scanning.reliability}."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.model import NOTHING, Ended, Outcome
-from ctsd.reliability import REMINDER_SECS, Reliability
+from ctsd.scanning.reliability import REMINDER_SECS, Reliability
 
 AWAY = Outcome(Ended.FAILED, reason="no route")
 

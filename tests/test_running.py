@@ -1,4 +1,7 @@
-"""Tests of L{ctsd.asking} and L{ctsd.running}: whatever a searcher does, there is an answer."""
+"""
+Tests of L{ctsd.scanning.running} and L{ctsd.scanning.asking}: whatever a searcher does, there is
+an answer.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.asking import Answered, Ask, Question, Source, ask_local
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
-from ctsd.running import Runner
+from ctsd.scanning.asking import Answered, Ask, Question, Source, ask_local
+from ctsd.scanning.running import Runner
+from ctsd.scanning.slots import Slots
 from ctsd.searcher import BaseArtifactSearch, Found, name_of
-from ctsd.slots import Slots
 from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
 
 

@@ -1,6 +1,6 @@
 """
-Tests of scans, from the artifact to the final answer: L{ctsd.scanner}, L{ctsd.promises},
-L{ctsd.upkeep} and L{ctsd.views} together, on the shipped fakes, without real time.
+Tests of scans, from the artifact to the final answer: L{ctsd.scanning} as a whole, on the shipped
+fakes, without real time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from ctsd.asking import Answered, Ask, Source
 from ctsd.errors import (
     LostScan,
     NoSuchScan,
@@ -25,7 +24,6 @@ from ctsd.errors import (
     StoreError,
     Unavailable,
 )
-from ctsd.flight import Flight
 from ctsd.interfaces import IScans
 from ctsd.model import (
     FILE,
@@ -37,19 +35,21 @@ from ctsd.model import (
     Outcome,
     ScanView,
 )
-from ctsd.promises import Promises
-from ctsd.recent import RecentViews
-from ctsd.reliability import Reliability
-from ctsd.rules import Rules, ScanLimits
-from ctsd.running import Runner
 from ctsd.scan_ids import ScanIds
-from ctsd.scan_log import ScanLog
-from ctsd.scanner import Scanner
+from ctsd.scanning.asking import Answered, Ask, Source
+from ctsd.scanning.flight import Flight
+from ctsd.scanning.promises import Promises
+from ctsd.scanning.recent import RecentViews
+from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.rules import Rules, ScanLimits
+from ctsd.scanning.running import Runner
+from ctsd.scanning.scan_log import ScanLog
+from ctsd.scanning.scanner import Scanner
+from ctsd.scanning.upkeep import Upkeep
+from ctsd.scanning.views import Views
 from ctsd.scans import FIRST_RETRY_SECS, RESEND_SECS
 from ctsd.searcher import BaseArtifactSearch
 from ctsd.store.memory import MemoryStore
-from ctsd.upkeep import Upkeep
-from ctsd.views import Views
 from tests.scanning import Local, Threads, Told, a_hit, source_of
 
 IP = Artifact("net.ip", "10.1.1.1")

@@ -1,4 +1,4 @@
-"""Tests of L{ctsd.slots}."""
+"""Tests of L{ctsd.scanning.slots}."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import SearchFailed
-from ctsd.slots import Slots
+from ctsd.scanning.slots import Slots
 
 
 class SlotsTests(SynchronousTestCase):

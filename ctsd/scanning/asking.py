@@ -1,0 +1,323 @@
+"""
+What one searcher is asked in one scan, and what its answer comes to: whatever it returns, stores
+or raises becomes an L{Outcome}.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from inspect import iscoroutinefunction
+from itertools import islice
+from typing import Any
+
+from attrs import evolve, field, frozen
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ctsd.errors import SearchFailed, SearchLater
+from ctsd.interfaces import Finds
+from ctsd.model import FILE, JSON, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Property, Threat
+from ctsd.scanning.slots import Slots
+from ctsd.scans import merge
+from ctsd.searcher import (
+    BaseArtifactSearch,
+    Found,
+    SearchContext,
+    SearcherSetup,
+    current_search,
+    owner_of,
+    string,
+)
+from ctsd.wire import encode_hits
+
+#: More findings of one search than this are not even counted.
+MAX_FINDINGS = 1000
+
+
+@frozen
+class Question:
+    """
+    One thing that a searcher is asked in a scan.
+
+    :ivar how: empty for the artifact itself; else how it derives from it (C{MD5 of the file}).
+    :ivar source: its digest; empty for passwords.
+    """
+
+    type: str
+    value: JSON = field(repr=False)
+    file: File | None = field(default=None, repr=False)
+    how: str = ""
+    source: bytes = field(default=b"", repr=False)
+
+
+@frozen(kw_only=True)
+class Ask:
+    """
+    What one searcher is asked in one scan.
+
+    :ivar asked: the names of all searchers that are asked in this scan.
+    """
+
+    scan_id: str
+    questions: tuple[Question, ...] = field(repr=False)
+    asked: frozenset[str]
+
+
+@frozen
+class Answered:
+    """
+    What a search came to.
+
+    :ivar finds: for the local database.
+    :ivar died: the child process that ran it alone has died.
+    """
+
+    outcome: Outcome
+    finds: tuple[Finds, ...] = ()
+    died: bool = False
+
+
+@frozen(kw_only=True, eq=False)
+class Source:
+    """
+    A searcher that is on, with what the configuration says of it.
+
+    :ivar asynchronous: listed as C{async}: holds a first answer only for C{first_answer_secs}.
+    :ivar required: whether a scan waits for it until its deadline.
+    :ivar timeout_secs: one search of it, one try.
+    :ivar scope: the service that keeps what it finds to itself; empty when everybody may see it.
+    """
+
+    searcher: BaseArtifactSearch
+    setup: SearcherSetup
+    name: str
+    asynchronous: bool = False
+    required: bool = True
+    timeout_secs: float = 30.0
+    slots: Slots = field(factory=lambda: Slots(limit=4))
+    scope: str = ""
+
+    @property
+    def owner(self) -> str:
+        """What the local database calls whoever found something: L{owner_of}."""
+        return owner_of(self.name, self.scope)
+
+    @property
+    def local(self) -> bool:
+        """Answers at once, from memory."""
+        return self.searcher.local and iscoroutinefunction(self.searcher.search)
+
+
+class SearchFile(io.BufferedReader):
+    """An uploaded file as a searcher gets it: open for reading, with what is known about it."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(io.FileIO(str(file.path), "rb"))
+        self._file = file
+
+    @property
+    def name(self) -> str:
+        """What the client called it."""
+        return self._file.name
+
+    @property
+    def path(self) -> str:
+        """Where it is, for tools that want a path. It must not be changed."""
+        return str(self._file.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._file.size
+
+    @property
+    def content_type(self) -> str:
+        """What the client says it is."""
+        return self._file.content_type
+
+    @property
+    def md5(self) -> str:
+        """Lower-case hex."""
+        return self._file.md5
+
+    @property
+    def sha1(self) -> str:
+        """Lower-case hex."""
+        return self._file.sha1
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex."""
+        return self._file.sha256
+
+
+class _Asking:
+    """What one ask has come to so far, question by question."""
+
+    _log = Logger()
+
+    def __init__(self, source: Source, ask: Ask) -> None:
+        self._source = source
+        self._ask = ask
+        self._outcomes: list[Outcome] = []
+        self._finds: list[Finds] = []
+
+    def each(self) -> Iterator[tuple[Question, SearchContext]]:
+        """Every question, with the context to search it in."""
+        for question in self._ask.questions:
+            yield (
+                question,
+                SearchContext(
+                    id=self._ask.scan_id,
+                    type=question.type,
+                    value=question.value,
+                    searcher=self._source.name,
+                    scope=self._source.scope,
+                    source=question.source,
+                    asked=self._ask.asked,
+                    setup=self._source.setup,
+                ),
+            )
+
+    def add(self, answer: Any, context: SearchContext, question: Question) -> None:
+        """One question was answered."""
+        found = _found(answer, context.found)
+        if question.how:
+            found = _marked(found, question.how)
+        hits = encode_hits(found.hits, more=found.more, at_least=found.at_least)
+        self._outcomes.append(Outcome(Ended.FOUND, hits) if hits else NOTHING)
+        if question.source and (context.found or not self._source.searcher.local):
+            self._finds.append(
+                Finds(
+                    searcher=self._source.owner,
+                    source=question.source,
+                    threats=tuple(
+                        evolve(threat, searcher=self._source.owner) for threat in context.found
+                    ),
+                )
+            )
+
+    def fail(self, failure: Failure, question: Question) -> None:
+        """One question was not answered."""
+        error = failure.value
+        if isinstance(error, SearchLater):
+            outcome = Outcome(
+                Ended.LATER, reason=_hiding(error.reason, question), after_secs=error.after_secs
+            )
+        elif isinstance(error, SearchFailed):
+            outcome = Outcome(Ended.FAILED, reason=_hiding(error.reason, question))
+        elif isinstance(error, FileNotFoundError) and _is_gone(question.file):
+            outcome = Outcome(Ended.FAILED, reason="the file was removed by the host", final=True)
+        else:
+            self._log.error(
+                "Searcher {searcher} broke in scan {scan_id}: {traceback}",
+                searcher=self._source.name,
+                scan_id=self._ask.scan_id,
+                traceback=_hiding(failure.getTraceback(), question),
+            )
+            outcome = Outcome(Ended.FAILED, reason=f"broken: {type(error).__name__}")
+        self._outcomes.append(outcome)
+
+    def answered(self) -> Answered:
+        """All of it."""
+        return Answered(merge(self._outcomes), tuple(self._finds))
+
+
+def ask_local(source: Source, ask: Ask) -> Answered:
+    """Ask a searcher that answers from memory; nothing here waits."""
+    asking = _Asking(source, ask)
+    for question, context in asking.each():
+        token = current_search.set(context)
+        try:
+            asking.add(_answer_now(_call(source, question, context)), context, question)
+        except Exception:
+            asking.fail(Failure(), question)
+        finally:
+            current_search.reset(token)
+    return asking.answered()
+
+
+async def ask_waiting(source: Source, ask: Ask) -> Answered:
+    """Ask a searcher with an C{async def search}."""
+    asking = _Asking(source, ask)
+    for question, context in asking.each():
+        current_search.set(context)
+        try:
+            asking.add(await _call(source, question, context), context, question)
+        except CancelledError:
+            raise
+        except Exception:
+            asking.fail(Failure(), question)
+    return asking.answered()
+
+
+def ask_blocking(source: Source, ask: Ask) -> Answered:
+    """Ask a searcher with a plain C{def search}; called in a thread."""
+    asking = _Asking(source, ask)
+    for question, context in asking.each():
+        current_search.set(context)
+        try:
+            asking.add(_call(source, question, context), context, question)
+        except Exception:
+            asking.fail(Failure(), question)
+    return asking.answered()
+
+
+def _call(source: Source, question: Question, context: SearchContext) -> Any:
+    term: object = question.value
+    if question.type == FILE and question.file is not None:
+        term = SearchFile(question.file)
+    return source.searcher.search(question.type, term, context=context)
+
+
+def _answer_now(coroutine: Any) -> Any:
+    """What a coroutine that doesn't wait returns."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise SearchFailed("a local searcher must not wait for anything")
+
+
+def _found(answer: Any, stored: list[Threat]) -> Found:
+    """
+    What a search has found: what it returned, then what it stored; what it did both with counts
+    once.
+    """
+    if isinstance(answer, Found):
+        given, more, at_least = list[Any](answer.hits), answer.more, answer.at_least
+    else:
+        given, more, at_least = list(islice(answer or (), MAX_FINDINGS)), 0, False
+    seen = {id(threat) for threat in given}
+    given += [threat for threat in stored[:MAX_FINDINGS] if id(threat) not in seen]
+    return Found(tuple(map(_hit, given)), more, at_least)
+
+
+def _hit(finding: Any) -> Hit:
+    if isinstance(finding, Hit):
+        return finding
+    if isinstance(finding, Threat):
+        return Hit(finding.properties or (string("Threat", finding.name),))
+    raise TypeError(f"a searcher gives Hit or Threat, not {type(finding).__name__}")
+
+
+def _marked(found: Found, how: str) -> Found:
+    mark = Property("string", "Matched", how)
+    return Found(tuple(Hit((*hit.props, mark)) for hit in found.hits), found.more, found.at_least)
+
+
+def _hiding(text: str, question: Question) -> str:
+    """A searcher's own words, without the artifact's value."""
+    if question.type == PASSWORD:
+        return "(hidden)"
+    value = question.value
+    if isinstance(value, str) and value:
+        text = text.replace(value, "(the artifact)")
+    return text
+
+
+def _is_gone(file: File | None) -> bool:
+    return file is not None and not file.path.exists()

@@ -1,0 +1,48 @@
+"""The scans that this process works on, and what it knows of those that only wait."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from ctsd.scanning.live import LiveScan
+
+
+@define(eq=False)
+class Flight:
+    """
+    Scans in flight.
+
+    :ivar by_key: by what makes another scan an equal one; passwords are not in here.
+    :ivar unfinished: (service, digest) of scans in the store that are OPEN or INCOMPLETE: only
+        for these an artifact costs a store read.
+    :ivar stopping: whether this process takes no more scans.
+    """
+
+    by_key: dict[tuple[str, bytes], LiveScan] = field(factory=dict, repr=False)
+    unfinished: set[tuple[str, bytes]] = field(factory=set, repr=False)
+    stopping: bool = False
+    _by_id: dict[str, LiveScan] = field(factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """How many scans are in memory."""
+        return len(self._by_id)
+
+    def get(self, scan_id: str) -> LiveScan | None:
+        """A scan that is in memory."""
+        return self._by_id.get(scan_id)
+
+    def scans(self) -> list[LiveScan]:
+        """All of them."""
+        return list(self._by_id.values())
+
+    def adopt(self, live: LiveScan) -> None:
+        """A scan begins, or is taken up again."""
+        self._by_id[live.id] = live
+        if not live.private:
+            self.by_key.setdefault(live.key, live)
+
+    def release(self, live: LiveScan) -> None:
+        """Nothing of this scan runs here any more, or matters."""
+        self._by_id.pop(live.id, None)
+        if self.by_key.get(live.key) is live:
+            del self.by_key[live.key]

@@ -1,0 +1,52 @@
+"""The newest finished answers, in memory, so that asking for them again costs no store read."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ctsd.model import ScanView
+
+
+class RecentViews:
+    """
+    Finished answers by id, the oldest leaving first.
+
+    Answers about passwords are nowhere else, so others don't push them out.
+
+    :param max_bytes: of hits, all together; an answer counts as 200 bytes beside them. Those about
+        passwords may take a quarter of it beside the others.
+    """
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self._views = _Newest(max_bytes)
+        self._private = _Newest(max_bytes // 4)
+
+    def add(self, service: str, view: ScanView, *, private: bool = False) -> None:
+        """Keep an answer."""
+        (self._private if private else self._views).add(service, view)
+
+    def get(self, service: str, scan_id: str) -> ScanView | None:
+        """The answer, if it is still here and of this service."""
+        return self._views.get(service, scan_id) or self._private.get(service, scan_id)
+
+
+class _Newest:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._by_id: OrderedDict[str, tuple[str, ScanView]] = OrderedDict()
+
+    def add(self, service: str, view: ScanView) -> None:
+        self._bytes += _bytes_of(view)
+        self._by_id[view.id] = (service, view)
+        while self._bytes > self._max_bytes and len(self._by_id) > 1:
+            _, (_, oldest) = self._by_id.popitem(last=False)
+            self._bytes -= _bytes_of(oldest)
+
+    def get(self, service: str, scan_id: str) -> ScanView | None:
+        known = self._by_id.get(scan_id)
+        return known[1] if known is not None and known[0] == service else None
+
+
+def _bytes_of(view: ScanView) -> int:
+    return 200 + sum(map(len, view.hits))

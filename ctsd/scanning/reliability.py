@@ -1,0 +1,75 @@
+"""How well each searcher does: a source that keeps failing is loud, but not on every scan."""
+
+from __future__ import annotations
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ctsd.model import Ended, Outcome
+
+#: A source that keeps failing is logged so often.
+REMINDER_SECS = 600.0
+
+
+@define
+class _Streak:
+    failures: int = 0
+    reason: str = ""
+    told_at: float = 0.0
+
+
+class Reliability:
+    """
+    Notes the outcomes of searches, and tells when a source begins and ceases to fail.
+
+    :ivar usual_secs: how long each searcher usually takes, by its name (a moving average).
+    """
+
+    _log = Logger()
+
+    def __init__(self, *, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._streaks: dict[str, _Streak] = {}
+        self.usual_secs: dict[str, float] = {}
+
+    def took(self, searcher: str, secs: float) -> None:
+        """A search has taken so long."""
+        self.usual_secs[searcher] = 0.8 * self.usual_secs.get(searcher, secs) + 0.2 * secs
+
+    def note(self, searcher: str, outcome: Outcome) -> None:
+        """A search has ended so."""
+        if outcome.good:
+            if searcher in self._streaks:
+                self._recovered(searcher)
+        elif outcome.ended is Ended.FAILED:
+            self._failed(searcher, outcome.reason)
+
+    def trouble(self, searcher: str) -> str:
+        """Why the searcher's newest search failed; empty when it did not."""
+        streak = self._streaks.get(searcher)
+        return streak.reason if streak is not None else ""
+
+    def _failed(self, searcher: str, reason: str) -> None:
+        now = self._clock.seconds()
+        streak = self._streaks.get(searcher)
+        if streak is None:
+            streak = self._streaks[searcher] = _Streak(told_at=now - REMINDER_SECS)
+        streak.failures += 1
+        streak.reason = reason
+        if now - streak.told_at >= REMINDER_SECS:
+            streak.told_at = now
+            self._log.error(
+                "Searcher {searcher} could not be asked ({failures} times): {reason}",
+                searcher=searcher,
+                failures=streak.failures,
+                reason=reason,
+            )
+
+    def _recovered(self, searcher: str) -> None:
+        streak = self._streaks.pop(searcher)
+        self._log.info(
+            "Searcher {searcher} answers again, after {failures} failures",
+            searcher=searcher,
+            failures=streak.failures,
+        )
