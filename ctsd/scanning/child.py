@@ -1,7 +1,8 @@
 """
 The inside of a search in a child process: C{python -m ctsd.scanning.child}.
 
-Reads one L{ChildRequest} from standard input and writes its answer to standard output. It ends when its standard input does: when the daemon gave it up, or died.
+Reads one L{ChildRequest} from standard input and writes its answer to standard output. It ends
+when its standard input does: when the daemon gave it up, or died.
 """
 
 from __future__ import annotations
