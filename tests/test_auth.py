@@ -142,7 +142,8 @@ class ChallengeTests(AuthCase):
             "Authorization: Basic YW5u",
             "Authorization: Bearer YW5uOnNlY3JldA==",
             "Authorization: Negotiate YII=",
-            "Authorization: Basic " + "YWFh" * 2000,
+            basic().replace("Basic ", "Basic !"),
+            basic("ann", "x" * 4000),
         ):
             self.assertEqual(self.ask(post(header)).reply.status, 401, header)
         self.assertEqual(self.hashes, 0)
@@ -327,7 +328,7 @@ class WrongTests(AuthCase):
 class UnavailableTests(AuthCase):
     """503 where no comparison can be made."""
 
-    limits = AuthLimits(max_hashes=4, max_hashes_per_address=4)
+    limits = AuthLimits(max_hashes=4, max_hashes_per_address=8)
 
     def test_queue(self) -> None:
         """A full queue of hashes; remembered credentials and challenges are not concerned."""
@@ -603,6 +604,7 @@ class DelaysTests(SynchronousTestCase):
             self.delays.wrong(f"192.0.2.{number}")
             self.delays.wrong("192.0.2.200")
         self.assertEqual(len(self.delays), 3)
+        self.assertEqual(self.delays.wrong("192.0.2.9"), 0.2)
         self.assertEqual(self.delays.wrong("192.0.2.200"), 2.0)
 
 

@@ -278,6 +278,8 @@ class PasswdTests(CommandCase):
         self.stdin = b"x\nx\n"
         self.assertFails("passwd", str(self.file), "bob", told=f"{self.file}: line 1")
         self.assertEqual(self.file.read_text(), "ann:secret")
+        self.file.write_text(f"ann:{argon2('1')}\n" * 5)
+        self.assertFails("passwd", str(self.file), "bob", told="line 5 is one too many")
 
     def test_no_directory(self) -> None:
         """Where it can't be written, it says so."""
