@@ -42,6 +42,8 @@ unit-tests: $(VENV)/.installed-for-tests
 tools:
 	@missing=""; \
 	for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+		|| missing="$$missing $(SERVER)"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && apt-get install -q -y --no-install-recommends $$missing; \
@@ -58,7 +60,7 @@ $(VENV)/.installed: setup.py pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-for-tests: setup.py pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,postgres]'
 	@touch $(VENV)/.installed $@
 
 clean:

@@ -47,6 +47,10 @@ setup(
         "pydivsufsort>=0.0.18",
     ],
     extras_require={
+        # psycopg2-binary has wheels for every Python that we support, with libpq in them; psycopg2
+        # needs a compiler and libpq's headers. Who has built that may leave this extra out and
+        # install txpostgres alone: it takes what there is.
+        "postgres": ["txpostgres>=1.7", "psycopg2-binary>=2.9.9"],
         "test": [
             "hypothesis>=6.100",
             "mypy>=1.13",

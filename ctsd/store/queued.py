@@ -99,6 +99,8 @@ class QueuedVerbs(Verbs, Service):
             return Write(
                 bound(scan_steps.write_scans, some, now=self.now(), threat_secs=self.threat_secs),
                 durable=False,
+                # New scans are in nobody's way.
+                alone=any(finds for _, finds in some),
             )
 
         whole = write(items)

@@ -32,12 +32,14 @@ class Write:
     :ivar durable: whether it must survive a power loss once it is done.
     :ivar done: fires with what the steps return, if anybody waits.
     :ivar pieces: what it consists of, when a part of it may be written without the rest.
+    :ivar alone: whether no other process may write at the same time.
     """
 
     make: MakeSteps[Any]
     durable: bool = True
     done: Deferred[Any] | None = None
     pieces: Sequence[Write] = ()
+    alone: bool = True
 
 
 #: What became of a write: what its steps returned, or what they raised.

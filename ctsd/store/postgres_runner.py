@@ -1,0 +1,315 @@
+"""
+Steps on PostgreSQL: runs them in the reactor, on a connection of txpostgres.
+
+Everything that a transaction depends on is set inside of it: behind a pooler two transactions may
+be two sessions. It is READ COMMITTED, and who writes first locks one row: writers come one after
+the other, as on SQLite, and each statement sees what those before it have committed. A client
+that freezes in the middle is thrown out by the server after L{Limits.idle_secs}.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import psycopg2
+from attrs import frozen
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReactorTime
+
+from ctsd.errors import StoreError
+from ctsd.store.steps import Change, MakeSteps, Many, Query, Step, Steps
+from ctsd.store.writes import Result, Write
+
+T = TypeVar("T")
+
+#: One VALUES tuple, as L{Many} promises it.
+_TUPLE = re.compile(r"(?<=VALUES )\([?, ]+\)")
+
+#: What happens when two transactions are in each other's way; again, it is likely to work.
+_AGAIN = ("40001", "40P01")
+
+
+class Cursor(Protocol):
+    """What we need of txpostgres' cursor, or of psycopg2's own."""
+
+    rowcount: int
+
+    def execute(self, sql: str, params: Any = None, /) -> Any:
+        """Run statements; txpostgres' fires when that is done."""
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """The rows."""
+
+
+@frozen(kw_only=True)
+class Limits:
+    """
+    How long a transaction may take on the server, in seconds.
+
+    :ivar statement_secs: one statement.
+    :ivar idle_secs: the pause between two statements.
+    """
+
+    statement_secs: float
+    idle_secs: float
+
+    @property
+    def local(self) -> str:
+        """The statements that set them for one transaction."""
+        return (
+            f"SET LOCAL statement_timeout = {round(self.statement_secs * 1000)};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {round(self.idle_secs * 1000)}; "
+        )
+
+
+def begin_read(limits: Limits) -> str:
+    """How a transaction begins that sees one state of the database."""
+    return f"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; {limits.local}"
+
+
+def begin_write(limits: Limits, *, durable: bool, alone: bool = True) -> str:
+    """
+    How a transaction begins that writes.
+
+    :param durable: whether it has to survive a power loss of the server's.
+    :param alone: whether no other may write at the same time.
+    """
+    lock = "SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE; " if alone else ""
+    commit = "" if durable else "SET LOCAL synchronous_commit = off; "
+    return f"BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; {limits.local}{commit}{lock}"
+
+
+def as_store_error(error: BaseException) -> StoreError:
+    """
+    What the rest of ctsd learns of PostgreSQL's own errors, or of a connection that was closed.
+
+    The cause is a copy of the error without the excerpt of the statement, which may hold values.
+    """
+    if not isinstance(error, psycopg2.Error):
+        return StoreError("PostgreSQL does not answer", retry_secs=10)
+    code = error.pgcode or ""
+    primary = error.diag.message_primary if error.diag is not None else None
+    if code == "53100":
+        reason = "the store's disk is full"
+    elif code in ("57014", "55P03"):
+        reason = "the store is busy: PostgreSQL took too long"
+    elif code == "25006":
+        reason = "PostgreSQL is read-only (a standby?)"
+    elif code == "42501":
+        reason = f"PostgreSQL refuses: {primary}"
+    elif is_lost(error):
+        reason = "PostgreSQL does not answer"
+    else:
+        reason = f"the store failed: {type(error).__name__} ({code or 'no code'})"
+    wrapped = StoreError(reason, retry_secs=10 if is_lost(error) else 60)
+    wrapped.__cause__ = type(error)(primary or str(error).partition("\n")[0])
+    return wrapped
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is of no use any more after this."""
+    if not isinstance(error, psycopg2.Error):
+        return isinstance(error, ConnectionDone | ConnectionLost)
+    code = error.pgcode or ""
+    if code:
+        # 08: connection exceptions; 57P0x: the server goes down; 25006: it has become a standby;
+        # 25P03: it has thrown us out of an idle transaction.
+        return code.startswith(("08", "57P")) or code in ("25006", "25P03")
+    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+
+
+@functools.lru_cache(maxsize=256)
+def _rendered(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+@functools.lru_cache(maxsize=32)
+def _insert(sql: str) -> tuple[str, str, str] | None:
+    found = _TUPLE.search(sql)
+    if found is None:
+        return None
+    head, tail = sql[: found.start()], sql[found.end() :]
+    return _rendered(head), _rendered(found[0]), _rendered(tail)
+
+
+def render(step: Step) -> tuple[str, Sequence[Any]]:
+    """A step as psycopg2 wants it: one text for all rows of a L{Many}, and its parameters."""
+    if not isinstance(step, Many):
+        return _rendered(step.sql), step.params
+    params = [value for row in step.params for value in row]
+    parts = _insert(step.sql)
+    if parts is not None:
+        head, one, tail = parts
+        return f"{head}{', '.join([one] * len(step.params))}{tail}", params
+    return "; ".join([_rendered(step.sql)] * len(step.params)), params
+
+
+def answer(step: Step, cursor: Cursor) -> Any:
+    """What a step yields, once it was executed."""
+    if isinstance(step, Query):
+        return cursor.fetchall()
+    return cursor.rowcount if isinstance(step, Change) else None
+
+
+class _Run:
+    """Steps that stand at their first statement, which needs no transaction yet."""
+
+    def __init__(self, make: MakeSteps[Any]) -> None:
+        self._steps: Steps[Any] = make()
+        self._step: Step | None = None
+        self._value: Any = None
+        self._advance(None)
+
+    def _advance(self, sent: Any) -> None:
+        try:
+            self._step = self._steps.send(sent)
+        except StopIteration as stop:
+            self._step, self._value = None, stop.value
+
+    async def finish(self, transaction: Transaction) -> Any:
+        """Run them; what they return."""
+        try:
+            while self._step is not None:
+                self._advance(await transaction.execute(self._step))
+        finally:
+            self._steps.close()
+        return self._value
+
+
+class Transaction:
+    """
+    One transaction; it begins with its first statement, in the same round trip.
+
+    :ivar committing: whether the end was asked for: from then on nobody can say whether what was
+        written is in the database, unless the answer comes.
+    :ivar silent: whether the server did not answer in time.
+    """
+
+    def __init__(
+        self, session: Any, begin: str, *, clock: IReactorTime, answer_secs: float
+    ) -> None:
+        """
+        :param session: a L{ctsd.store.postgres_session.Session} that nobody else uses.
+        :param answer_secs: how long to wait for the answer to a statement before the session is
+            closed.
+        """
+        self._session = session
+        self._cursor: Cursor = session.cursor()
+        self._begin = begin
+        self._clock = clock
+        self._answer_secs = answer_secs
+        self.committing = False
+        self.silent = False
+
+    async def execute(self, step: Step) -> Any:
+        """What a step yields."""
+        if isinstance(step, Many) and not step.params:
+            return None
+        sql, params = render(step)
+        await self._send(sql, params)
+        return answer(step, self._cursor)
+
+    async def say(self, sql: str) -> None:
+        """Run a statement of our own, without parameters."""
+        await self._send(sql, None)
+
+    async def _send(self, sql: str, params: Any) -> None:
+        begin, self._begin = self._begin, ""
+        # Closed, never cancelled: that would call PQcancel, which blocks.
+        limit = self._clock.callLater(self._answer_secs, self._end)
+        try:
+            await self._cursor.execute(begin + sql, params)
+        finally:
+            if limit.active():
+                limit.cancel()
+
+    def _end(self) -> None:
+        self.silent = True
+        self._session.close()
+
+    async def commit(self) -> None:
+        """End it, when it has begun."""
+        if not self._begin:
+            self.committing = True
+            await self.say("COMMIT")
+
+    async def roll_back(self) -> None:
+        """Undo all of it, when it has begun."""
+        if not self._begin:
+            await self.say("ROLLBACK")
+
+
+async def run_read(transaction: Transaction, make: MakeSteps[T]) -> T:
+    """
+    Run steps that only read.
+
+    :raises psycopg2.Error: a statement failed.
+    """
+    result: T = await _Run(make).finish(transaction)
+    await transaction.commit()
+    return result
+
+
+async def run_group(transaction: Transaction, writes: Sequence[Write]) -> list[Result]:
+    """
+    Run writes in a transaction, which is over when this fires.
+
+    :raises Exception: nothing was written, unless L{Transaction.committing}.
+    """
+    runs = [(write, _Run(write.make)) for write in writes]
+    results: list[Result] = [(write, await run.finish(transaction), None) for write, run in runs]
+    await transaction.commit()
+    return results
+
+
+async def run_one_by_one(transaction: Transaction, writes: Sequence[Write]) -> list[Result]:
+    """Like L{run_group}, but each write can fail alone."""
+    results: list[Result] = []
+    for write in writes:
+        await transaction.say("SAVEPOINT one")
+        try:
+            results.append((write, await _Run(write.make).finish(transaction), None))
+        except psycopg2.Error as error:
+            if is_lost(error) or again(error):
+                raise
+            await transaction.say("ROLLBACK TO one")
+            results.append((write, None, as_store_error(error)))
+        except Exception as error:
+            await transaction.say("ROLLBACK TO one")
+            results.append((write, None, error))
+        await transaction.say("RELEASE one")
+    await transaction.commit()
+    return results
+
+
+def again(error: BaseException) -> bool:
+    """Whether others were in the way, so that trying again is all it takes."""
+    return isinstance(error, psycopg2.Error) and error.pgcode in _AGAIN
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether this concerns the server, not the statement: the others would fail, too."""
+    if not isinstance(error, psycopg2.Error):
+        return False
+    return is_lost(error) or again(error) or (error.pgcode or "").startswith(("53", "57", "58"))
+
+
+def run_now(cursor: Cursor, make: MakeSteps[T]) -> T:
+    """
+    Run steps at once, on psycopg2's own cursor, in whatever transaction there is.
+
+    :raises psycopg2.Error: a statement failed.
+    """
+    steps = make()
+    sent: Any = None
+    while True:
+        try:
+            step = steps.send(sent)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        cursor.execute(*render(step))
+        sent = answer(step, cursor)

@@ -1,0 +1,141 @@
+"""The schema of the PostgreSQL database, kept in numbered files; connections that may block."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+from ctsd.errors import StoreError
+from ctsd.store.postgres_runner import Limits, as_store_error, is_lost
+from ctsd.store.postgres_target import Target
+
+#: Debian 11 and RHEL 9 have it.
+OLDEST_POSTGRES = (13, 0)
+
+#: How long connecting to one host may take, where that blocks.
+CONNECT_SECS = 5
+
+#: Held while the schema is made or brought up; any number that others are not likely to use.
+_LOCK = 0x63747364
+
+#: PostgreSQL's bytea as bytes; psycopg2 makes a memoryview of it.
+_BYTES = psycopg2.extensions.new_type(
+    (17,),
+    "CTSD_BYTES",
+    lambda value, cursor: None if value is None else bytes(psycopg2.BINARY(value, cursor)),
+)
+
+
+def use_bytes(connection: Any) -> None:
+    """Make a connection of psycopg2 give C{bytes} for C{bytea}."""
+    psycopg2.extensions.register_type(_BYTES, connection)
+
+
+def explain(error: psycopg2.Error) -> StoreError:
+    """
+    What went wrong where nothing was asked for that could hold a value: libpq's own words about
+    connecting, or PostgreSQL's about the schema.
+    """
+    wrapped = as_store_error(error)
+    if error.pgcode is None and is_lost(error):
+        words = str(error).strip().splitlines() or ["no connection"]
+        wrapped = StoreError(words[0].strip(), retry_secs=10)
+        wrapped.__cause__ = error
+    return wrapped
+
+
+@contextlib.contextmanager
+def connected(target: Target) -> Iterator[Any]:
+    """
+    A connection of psycopg2, in a transaction that is committed at the end; all of it blocks.
+
+    :raises StoreError: it can't be had, or a statement failed.
+    """
+    try:
+        connection = psycopg2.connect(**target.all_parameters, connect_timeout=CONNECT_SECS)
+        try:
+            use_bytes(connection)
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+    except psycopg2.Error as error:
+        wrapped = explain(error)
+        raise StoreError(f"{target.name}: {wrapped.reason}") from wrapped.__cause__
+
+
+def scripts() -> list[str]:
+    """The schema's files in their order; the first makes version 1."""
+    there = [
+        each
+        for each in (files("ctsd.store") / "schema").iterdir()
+        if each.name.startswith("postgres_") and each.name.endswith(".sql")
+    ]
+    return [each.read_text("utf-8") for each in sorted(there, key=lambda each: each.name)]
+
+
+def check_server(version: int) -> None:
+    """
+    Make sure that this PostgreSQL can do what we ask of it.
+
+    :param version: as psycopg2 has it, 150004 for 15.4.
+    :raises StoreError: it is older than L{OLDEST_POSTGRES}.
+    """
+    is_version = divmod(version, 10000)
+    if is_version < OLDEST_POSTGRES:
+        is_, wanted = is_version[0], OLDEST_POSTGRES[0]
+        raise StoreError(f"PostgreSQL {is_} is too old: {wanted} or newer is needed")
+
+
+def schema_version(cursor: Any) -> tuple[int, int]:
+    """
+    Which version of the schema there is (0 for none), and which one a ctsd has to know at least
+    to work with it.
+    """
+    cursor.execute("SELECT to_regclass('numbers') IS NOT NULL")
+    if not cursor.fetchone()[0]:
+        return 0, 0
+    cursor.execute("SELECT name, value FROM numbers WHERE name IN ('schema', 'oldest')")
+    found = dict(cursor.fetchall())
+    return int(found.get("schema", 0)), int(found.get("oldest", 1))
+
+
+def bring_up(cursor: Any, wanted: list[str], limits: Limits) -> None:
+    """
+    Bring a database to the newest schema, and give it its secret; others who do so at the same
+    time wait. A newer schema stays as it is when it says that we can work with it.
+
+    :param cursor: in a transaction that has just begun.
+    :param wanted: see L{scripts}.
+    :raises StoreError: a newer ctsd has made it, and we can't work with it.
+    :raises psycopg2.Error: it can't be read or written, or it holds something else.
+    """
+    cursor.execute(limits.local + "SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    there, oldest = schema_version(cursor)
+    if oldest > len(wanted):
+        raise StoreError(
+            f"a newer ctsd has made this store: its schema is version {there}, which needs a ctsd"
+            f" that knows version {oldest}; this one knows up to {len(wanted)}"
+        )
+    for script in wanted[there:]:
+        cursor.execute(script)
+    if there < len(wanted):
+        cursor.execute("UPDATE numbers SET value = %s WHERE name = 'schema'", (len(wanted),))
+        cursor.execute(
+            "INSERT INTO secrets (name, value) VALUES ('scan ids', %s) ON CONFLICT DO NOTHING",
+            (os.urandom(32),),
+        )
+    # Also tells whether we may write, while somebody still looks.
+    cursor.execute("SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE")
+
+
+def read_secret(cursor: Any) -> bytes:
+    """The secret that L{bring_up} has given this database."""
+    cursor.execute("SELECT value FROM secrets WHERE name = 'scan ids'")
+    return bytes(cursor.fetchone()[0])

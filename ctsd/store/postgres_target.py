@@ -1,0 +1,98 @@
+"""Where a PostgreSQL is, and how to connect to it: from C{store.url} and C{store.password}."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from attrs import field, frozen
+
+#: What every connection is opened with, unless the URL says otherwise: a peer that is gone is
+#: noticed within a minute, also while nothing is asked; Kerberos, which would block, is not tried.
+DEFAULTS: Mapping[str, str] = {
+    "application_name": "ctsd",
+    "client_encoding": "UTF8",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "gssencmode": "disable",
+}
+
+
+@frozen(kw_only=True)
+class Target:
+    """
+    A database on a PostgreSQL server.
+
+    :ivar hosts: names, addresses or directories of sockets, each with its port: one is as good as
+        another (with C{target_session_attrs=read-write}: the one that may be written to).
+    :ivar options: further connection parameters of libpq, without the password.
+    :ivar password: empty when there is none.
+    """
+
+    hosts: tuple[tuple[str, str], ...]
+    options: Mapping[str, str]
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, url: str, password: str = "") -> Target:
+        """
+        From a URL that C{store.url} was checked to be.
+
+        The host may be a list with commas; C{?host=/directory} stands for a socket.
+        """
+        parts = urlsplit(url)
+        options = {**DEFAULTS, **dict(parse_qsl(parts.query))}
+        user, _, where = parts.netloc.rpartition("@")
+        if user:
+            options["user"] = unquote(user)
+        options["dbname"] = unquote(parts.path.lstrip("/"))
+        where = options.pop("host", "") or unquote(where)
+        hosts = tuple(_host_and_port(one) for one in where.split(","))
+        return cls(hosts=hosts, options=options, password=password)
+
+    @property
+    def name(self) -> str:
+        """For people: where it is."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"PostgreSQL at {hosts}, database {self.options['dbname']}"
+
+    def parameters(self, host: str, port: str, address: str = "") -> dict[str, Any]:
+        """
+        What C{psycopg2.connect} is given.
+
+        :param address: the host's, when it was looked up already.
+        """
+        given = {**self.options, "host": host, "port": port}
+        if address:
+            given["hostaddr"] = address
+        if self.password:
+            given["password"] = self.password
+        return given
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """The same for all hosts at once, which libpq tries in order; it looks names up itself."""
+        return self.parameters(*(",".join(each) for each in zip(*self.hosts, strict=True)))
+
+    def as_secret(self) -> str:
+        """All of it as text, for a child process; see L{from_secret}."""
+        return json.dumps([self.hosts, dict(self.options), self.password])
+
+    @classmethod
+    def from_secret(cls, text: str) -> Target:
+        """The way back from L{as_secret}."""
+        hosts, options, password = json.loads(text)
+        return cls(hosts=tuple(map(tuple, hosts)), options=options, password=password)
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.lstrip(":") or "5432"
+    host, colon, port = text.rpartition(":")
+    return (host, port) if colon and not text.startswith("/") else (text, "5432")
