@@ -69,6 +69,12 @@ class PackagingTests(TestCase):
         twistd = (bin / "python", "-c", "from twisted.scripts.twistd import run; run()")
         self.assertIn(" ctsd ", run(*twistd, "--help"))
         self.assertIn("--config", run(*twistd, "ctsd", "--help"))
+        for prefix in ("auth:users", "tls-wrap:key.pem:cert.pem"):
+            parsing = (
+                "from twisted.internet import endpoints, reactor;"
+                f"endpoints.serverFromString(reactor, '{prefix}:tcp:8000')"
+            )
+            run(bin / "python", "-c", parsing)
         state = self.dir / "state"
         scanned = run(
             bin / "ctsd", "scan", "net.uri", "www.megastore.lu", STATE_DIRECTORY=str(state)
