@@ -180,15 +180,6 @@ def user(value: object, around: Surroundings) -> str:
     return given
 
 
-def store_url(value: object, around: Surroundings) -> str:
-    """Where the store is."""
-    given = text(value, around)
-    scheme, colon, rest = given.partition(":")
-    if scheme != "sqlite" or not colon or rest.strip("/") in {"", ":memory:"} or "\0" in rest:
-        raise Wrong('expected "sqlite:" and a file, e.g. "sqlite:ctsd.sqlite"')
-    return given
-
-
 def with_secrets(value: object, around: Surroundings) -> Any:
     """
     A searcher's own setting: any TOML value, in which each C{{ env = "NAME" }} and

@@ -17,6 +17,7 @@ from attrs import field, frozen
 from ctsd import _config_checks as checks
 from ctsd._config_checks import Check
 from ctsd._listeners import Listener, listener
+from ctsd._store_url import secret, store_url
 from ctsd._toml import Document
 
 _MIB = 1024**2
@@ -26,13 +27,22 @@ _CENTURY_DAYS = 36525.0
 _CENTURY_SECS = _CENTURY_DAYS * _DAY_SECS
 
 
-def _key(check: Check, about: str, *, default: Any = attrs.NOTHING, shown: str = "") -> Any:
+def _key(
+    check: Check,
+    about: str,
+    *,
+    default: Any = attrs.NOTHING,
+    shown: str = "",
+    hidden: bool = False,
+) -> Any:
     """
     A field that a key of the file sets.
 
     :param shown: the default in words, where the value itself says little.
+    :param hidden: whether the value is a secret.
     """
-    return field(default=default, metadata={"check": check, "about": about, "shown": shown})
+    meta = {"check": check, "about": about, "shown": shown}
+    return field(default=default, metadata=meta, repr=not hidden)
 
 
 def _secs(minimum: float, about: str, default: float | None) -> Any:
@@ -46,9 +56,17 @@ class Store:
     """C{[store]}: the database."""
 
     url: str = _key(
-        checks.store_url,
-        "The database: `sqlite:` and a file, relative to `state_dir`",
+        store_url,
+        "The database: `sqlite:` and a file, relative to `state_dir`, or "
+        "`postgresql://user@host:port/database`",
         default="sqlite:ctsd.sqlite",
+    )
+    password: str | None = _key(
+        secret,
+        'PostgreSQL\'s: `{ env = "NAME" }` or `{ file = "PATH" }`',
+        default=None,
+        shown="none",
+        hidden=True,
     )
     max_bytes: int = _key(
         checks.whole(1),
@@ -259,8 +277,17 @@ class Settings:
 
     @property
     def store_path(self) -> Path:
-        """The file of an SQLite store."""
-        return self.state_dir / self.store.url.partition(":")[2]
+        """
+        The file of an SQLite store.
+
+        :raises ConfigError: it is not on SQLite.
+        """
+        scheme, _, path = self.store.url.partition(":")
+        if scheme != "sqlite":
+            raise self.document.error(
+                ("store", "url"), "is no SQLite file, which this needs; see docs/postgresql.md"
+            )
+        return self.state_dir / path
 
     @property
     def threat_index(self) -> Path:
