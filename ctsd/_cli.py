@@ -22,7 +22,7 @@ from ctsd.config import Settings
 from ctsd.interfaces import IThreatStore
 from ctsd.model import Outcome
 from ctsd.one_scan import run_scan
-from ctsd.store.sqlite import SQLiteStore
+from ctsd.sources import make_store
 
 # Characters that a terminal would act upon, or that hide what stands beside them.
 _UNPRINTABLE = re.compile(
@@ -132,13 +132,7 @@ def in_reactor(work: Work) -> int:
 
 
 def _open_store(settings: Settings, reactor: Any) -> tuple[IThreatStore, Callable[[], Any]]:
-    store = SQLiteStore(
-        reactor=reactor,
-        path=settings.store_path,
-        max_bytes=settings.store.max_bytes,
-        retention_secs=settings.retention_days * 86400,
-        threat_secs=settings.store.threat_days * 86400,
-    )
+    store = make_store(settings, reactor=reactor)
     store.open()
     store.startService()
     return store, store.stopService

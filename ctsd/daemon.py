@@ -29,11 +29,10 @@ from ctsd.listening import Listening
 from ctsd.notify import Notifier
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
-from ctsd.sources import Sources, child_variables, start_sources
+from ctsd.sources import Sources, child_variables, make_store, start_sources
 from ctsd.spool import Spool
 from ctsd.status import Status
 from ctsd.store.places import lock_state, refuse_network
-from ctsd.store.sqlite import SQLiteStore
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
 
@@ -126,13 +125,7 @@ class Daemon(MultiService):
             refuse_network(settings.state_dir, settings.state_dir / "spool")
             _make_private(settings.state_dir)
             self._lock = lock_state(settings.state_dir)
-            self._store = SQLiteStore(
-                reactor=self._reactor,
-                path=settings.store_path,
-                max_bytes=settings.store.max_bytes,
-                retention_secs=settings.retention_days * 86400,
-                threat_secs=settings.store.threat_days * 86400,
-            )
+            self._store = make_store(settings, reactor=self._reactor, alone=True)
             self._store.open()
         except StoreError as error:
             raise SystemExit(f"ctsd: {error.reason}") from None

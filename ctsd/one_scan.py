@@ -21,8 +21,7 @@ from ctsd.scanning.asking import Answered, Ask, Source, ask_local
 from ctsd.scanning.isolation import ChildSearches
 from ctsd.scanning.live import questions_for
 from ctsd.scanning.running import Runner
-from ctsd.sources import Sources, child_variables, start_sources
-from ctsd.store.sqlite import SQLiteStore
+from ctsd.sources import Sources, child_variables, make_store, start_sources
 
 #: How long an index that is loading is waited for, looked at so often.
 LOADING_SECS = 120.0
@@ -49,13 +48,8 @@ async def _run_scan(
     catalogue = discover(settings)
     if searcher is not None:
         catalogue = _alone(catalogue, searcher)
-    store = SQLiteStore(
-        reactor=reactor,
-        path=settings.store_path,
-        max_bytes=settings.store.max_bytes,
-        retention_secs=settings.retention_days * 86400,
-    )
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = make_store(settings, reactor=reactor)
     store.open()
     environment = child_variables(child_environment(os.environ, settings), sys.path)
     runner = Runner(

@@ -22,8 +22,8 @@ from ctsd.interfaces import IRecords
 from ctsd.scanning.asking import Source
 from ctsd.scanning.slots import Slots
 from ctsd.searcher import Parse, SearcherSetup
-from ctsd.store import threat_rows
-from ctsd.store.sqlite import SQLiteStore
+from ctsd.store import choose
+from ctsd.store.queued import QueuedVerbs
 
 
 @frozen(kw_only=True)
@@ -57,12 +57,30 @@ class Sources:
                 Logger(__name__).failure("Searcher {name} does not stop", name=source.name)
 
 
+def make_store(settings: Settings, *, reactor: Any, alone: bool = False) -> QueuedVerbs:
+    """
+    The store of a configuration; see L{choose.make_store}.
+
+    :raises StoreError: there can be none.
+    """
+    return choose.make_store(
+        reactor=reactor,
+        url=settings.store.url,
+        password=settings.store.password or "",
+        directory=settings.state_dir,
+        max_bytes=settings.store.max_bytes,
+        retention_secs=settings.retention_days * 86400,
+        threat_secs=settings.store.threat_days * 86400,
+        alone=alone,
+    )
+
+
 def start_sources(
     settings: Settings,
     catalogue: Catalogue,
     *,
     reactor: Any,
-    store: SQLiteStore,
+    store: QueuedVerbs,
     environment: Mapping[str, str],
 ) -> Sources:
     """
@@ -81,11 +99,17 @@ def start_sources(
 
     def threats() -> IRecords:
         if not local:
+            reader = choose.threat_reader(
+                url=settings.store.url,
+                password=settings.store.password or "",
+                directory=settings.state_dir,
+            )
             index = ThreatIndex(
                 store=store,
                 identity=store.secret,
-                database=settings.store_path,
-                reader=threat_rows.__name__,
+                database=reader.database,
+                reader=reader.module,
+                access=reader.access,
                 index=settings.threat_index,
                 clock=reactor,
                 build=build,

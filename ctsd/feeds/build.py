@@ -78,10 +78,11 @@ def _from_database(job: Job, now: Callable[[], float]) -> About:
 
     reader = importlib.import_module(job.reader)
     # The version first: what changes meanwhile is then in the index and told as a change.
-    version = reader.read_version(job.source)
+    database = job.access or job.source
+    version = reader.read_version(database)
     skipped = 0
     with IndexWriter(job.target, now=now) as writer:
-        for threat in reader.read_threats(job.source):
+        for threat in reader.read_threats(database):
             for record in records_of(threat):
                 if not writer.add(record):
                     skipped += 1

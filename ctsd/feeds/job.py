@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ctsd.feeds.index import About
 
@@ -52,6 +52,7 @@ class Job:
     :ivar source: the file of indicators, or the local database's file.
     :ivar parse: the parse function, as L{reference} makes it; empty for the local database.
     :ivar reader: for the local database: the module with C{read_threats} and C{read_version}.
+    :ivar access: what these take instead of C{source}, when the local database is no file.
     :ivar label: what the index's C{about.source} begins with; see L{source_of}.
     :ivar least: fewer records than these are refused.
     :ivar max_bytes: a larger source is refused.
@@ -61,6 +62,7 @@ class Job:
     source: Path
     parse: str = ""
     reader: str = ""
+    access: str = field(default="", repr=False)
     label: str = ""
     least: int = 0
     max_bytes: int = 1 << 40

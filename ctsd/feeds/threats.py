@@ -51,6 +51,7 @@ class ThreatIndex(Service):
         identity: Callable[[], bytes],
         database: Path,
         reader: str,
+        access: str = "",
         index: Path,
         clock: IReactorTime,
         build: Build,
@@ -69,6 +70,7 @@ class ThreatIndex(Service):
         :param reader: the module that reads it there, synchronously: it has
             C{read_version(path) -> int} and C{read_threats(path) -> Iterator[Threat]}, the
             latter by ascending id.
+        :param access: what these functions take instead of C{database}, if it is no file.
         :param index: where the base is kept; its directory is made.
         :param poll_secs: how often the store is asked for changes.
         :param batch: how many changes are read at a time.
@@ -81,6 +83,7 @@ class ThreatIndex(Service):
         self._identity = identity
         self._database = database
         self._reader = reader
+        self._access = access
         self._clock = clock
         self._build = build
         self._poll_secs = poll_secs
@@ -280,7 +283,11 @@ class ThreatIndex(Service):
     async def _rebuild(self) -> None:
         started = self._clock.seconds()
         job = Job(
-            target=self._kept.path, source=self._database, reader=self._reader, label=self._label
+            target=self._kept.path,
+            source=self._database,
+            reader=self._reader,
+            access=self._access,
+            label=self._label,
         )
         await self._build(job)
         await self._kept.swap()

@@ -60,6 +60,14 @@ class QueuedVerbs(Verbs, Service):
         )
 
     @abstractmethod
+    def open(self) -> None:
+        """
+        Make the database, or bring it to the newest schema. Blocks; for the start only.
+
+        :raises StoreError: it can't be used, and why.
+        """
+
+    @abstractmethod
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
         """Write a group, in one transaction; see L{WriteQueue.run}."""
 
