@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import StoreError
@@ -31,6 +33,7 @@ from ctsd.model import (
     Search,
     Threat,
 )
+from ctsd.store.steps import Change, Query, Steps
 
 START = 1_700_000_000.0
 DAY = 86400.0
@@ -44,6 +47,13 @@ HIT = EncodedHit(b'{"props":[{"type":"string","name":"target","value":"Bank"}]}'
 FOUND = Outcome(Ended.FOUND, (HIT, HIT))
 FAILED = Outcome(Ended.FAILED, reason="HTTP 500", after_secs=30.0)
 LATER = Outcome(Ended.LATER, reason="queued", after_secs=5.5)
+
+
+async def pause(secs: float) -> None:
+    """Let the reactor do other things."""
+    from twisted.internet import reactor
+
+    await deferLater(reactor, secs, lambda: None)  # type: ignore[arg-type]
 
 
 class StoreFixture(Protocol):
@@ -990,6 +1000,136 @@ class SharedSuite(_Suite):
         await store.drop(key="k")
         await store.drop(key="k")
         self.assertIsNone(await store.get(key="k"))
+
+
+def bad_steps() -> Steps[None]:
+    """A write that begins well and fails."""
+    yield Change("INSERT INTO secrets (name, value) VALUES ('half', ?)", (b"",))
+    yield Change("INSERT INTO secrets (name, value) VALUES ('half', ?)", (b"",))
+
+
+def count_steps() -> Steps[int]:
+    """A write that needs no arguments."""
+    yield Change("UPDATE numbers SET value = value + 1 WHERE name = 'token'")
+    rows = yield Query("SELECT value FROM numbers WHERE name = 'token'")
+    value: int = rows[0][0]
+    return value
+
+
+class GroupSuite(_Suite):
+    """
+    Writes that share a transaction, and that meet those of other processes.
+
+    The fixture has, beside what all have: C{other()}, a fixture of another store on the same
+    database; C{lock()}, which begins a write in another process and returns what ends it;
+    C{limit_reads()}, which lets only a few reads wait and says how many.
+    """
+
+    fixture: Any
+
+    async def test_load_before_written(self) -> None:
+        """A scan is there while it waits for its group, and while the group is written."""
+        end = self.fixture.lock()
+        self.store.remember(scan=ended_scan(1))
+        await pause(0.05)
+        self.store.remember(scan=ended_scan(2))
+        self.assertTrue(await self.store.load(scan_id=scan(1).id))
+        self.assertTrue(await self.store.load(scan_id=scan(2).id))
+        end()
+        await self.fixture.written()
+        self.assertTrue(await self.store.load(scan_id=scan(1).id))
+        self.assertTrue(await self.store.load(scan_id=scan(2).id))
+
+    async def test_grouped(self) -> None:
+        """A burst of promises shares few transactions."""
+        groups: list[int] = []
+        run = self.store._queue.run
+
+        def counting(group: Any) -> Any:
+            groups.append(len(group))
+            return run(group)
+
+        self.store._queue.run = counting
+        await gatherResults([self.store.promise(scan=scan(n)) for n in range(100)])
+        self.assertEqual(groups, [1, 99])
+
+    async def test_one_bad_write(self) -> None:
+        """What shares its group with a write that fails is written all the same."""
+        end = self.fixture.lock()
+        first = self.store.promise(scan=scan(1))
+        self.store.remember(scan=ended_scan(2))
+        self.store.remember(scan=ended_scan(3, searches=(Search(searcher=object()),)))  # type: ignore[arg-type]
+        before = self.store.promise(scan=scan(4))
+        bad = self.store._write(bad_steps)
+        wrong = self.store.promise(scan=scan(5, artifact=Artifact("net.ip", NO_JSON)))
+        after = self.store.promise(scan=scan(6))
+        end()
+        await first
+        await before
+        await after
+        await self.refuses(StoreError, bad)
+        await self.refuses(ValueError, wrong)
+        await self.fixture.written()
+        there = [await self.store.load(scan_id=scan(n).id) is not None for n in range(1, 7)]
+        self.assertEqual(there, [True, True, False, True, False, True])
+        self.assertEqual(self.store.lost, 1)
+        await self.store._write(count_steps)
+
+    async def test_two_processes(self) -> None:
+        """What C{ctsd threats} writes the daemon sees, and both write at once."""
+        other = self.fixture.other()
+        try:
+            self.assertEqual(other.store.secret(), self.store.secret())
+            version = await self.store.version()
+            writes = []
+            for number in range(50):
+                writes.append(other.store.add(threats=[threat(f"o{number}")]))
+                writes.append(self.store.add(threats=[threat(f"m{number}")]))
+                if number % 10 == 0:
+                    await pause(0.001)
+            ids = [each[0] for each in await gatherResults(writes)]
+            self.assertEqual(len(set(ids)), 100)
+            told = await self.store.changes(since=version)
+            self.assertEqual({each.id for each in told.threats}, set(ids))
+            await other.store.delete(threat_ids=ids[:3])
+            told = await self.store.changes(since=told.version)
+            self.assertEqual(set(told.deleted), set(ids[:3]))
+            self.assertTrue(await other.store.lease(name="n", holder="other", secs=9))
+            self.assertIsNone(await self.store.lease(name="n", holder="me", secs=9))
+        finally:
+            await other.close()
+
+    async def test_waits_for_lock(self) -> None:
+        """While another process writes for a while, ours waits, and the reactor does not."""
+        end = self.fixture.lock()
+        promised = self.store.promise(scan=scan())
+        for _ in range(10):
+            await pause(0.01)
+            self.assertIsNone(await self.store.load(scan_id=scan().id))
+        self.assertFalse(promised.called)
+        end()
+        await promised
+        self.assertTrue(await self.store.load(scan_id=scan().id))
+
+    async def test_too_many_reads(self) -> None:
+        """Reads that wait are limited; those within the limit are answered."""
+        limit = await self.fixture.limit_reads()
+        reads = [self.store.unfinished() for _ in range(limit)]
+        error = await self.refuses(StoreError, self.store.unfinished())
+        self.assertIn("busy", str(error))
+        await gatherResults(reads)
+        await self.store.unfinished()
+
+    async def test_cancelled(self) -> None:
+        """Cancelling a wait cancels the wait alone."""
+        promised = self.store.promise(scan=scan(1))
+        promised.addErrback(lambda failure: None)
+        promised.cancel()
+        reading = self.store.load(scan_id=scan(1).id)
+        reading.addErrback(lambda failure: None)
+        reading.cancel()
+        await self.store.promise(scan=scan(2))
+        self.assertTrue(await self.store.load(scan_id=scan(1).id))
 
 
 class BrokenSuite(_Suite):

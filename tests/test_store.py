@@ -10,10 +10,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial import unittest
@@ -32,16 +33,18 @@ from ctsd.store.threat_rows import read_threats, read_version
 from ctsd.store.wall import WallWatch
 from ctsd.store.writes import Write, WriteQueue
 from tests.store_suite import (
-    NO_JSON,
     RETENTION,
     START,
     AgeSuite,
     BrokenSuite,
     ClockJumpSuite,
+    GroupSuite,
     ScanSuite,
     SharedSuite,
     StoreFixture,
     ThreatSuite,
+    bad_steps,
+    count_steps,
     ended_scan,
     scan,
     threat,
@@ -142,6 +145,21 @@ class SQLiteFixture:
         drop_tables(connection)
         connection.close()
 
+    def other(self) -> SQLiteFixture:
+        """Another store on the same database, as in another process."""
+        return SQLiteFixture(self.path)
+
+    async def limit_reads(self) -> int:
+        """Let only so many reads wait."""
+        self.store._max_reads = 2
+        return 2
+
+    def lock(self) -> Callable[[], None]:
+        """Another process in the middle of a write; called, it ends."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        return connection.close
+
     async def close(self) -> None:
         """Stop, and remove the files."""
         await self.store.stopService()
@@ -217,22 +235,12 @@ class SQLiteSharedTests(_OnSQLite, SharedSuite, unittest.TestCase):
     """What is shared, on SQLite."""
 
 
+class SQLiteGroupTests(_OnSQLite, GroupSuite, unittest.TestCase):
+    """Writes in groups, and beside other processes, on SQLite."""
+
+
 class SQLiteBrokenTests(_OnSQLite, BrokenSuite, unittest.TestCase):
     """SQLite without its tables."""
-
-
-def bad_steps() -> Steps[None]:
-    """A write that begins well and fails."""
-    yield Change("INSERT INTO secrets (name, value) VALUES ('half', x'')")
-    yield Change("INSERT INTO secrets (name, value) VALUES ('half', x'')")
-
-
-def count_steps() -> Steps[int]:
-    """A write that needs no arguments."""
-    yield Change("UPDATE numbers SET value = value + 1 WHERE name = 'token'")
-    rows = yield Query("SELECT value FROM numbers WHERE name = 'token'")
-    value: int = rows[0][0]
-    return value
 
 
 class SQLiteTests(_OnSQLite, unittest.TestCase):
@@ -299,90 +307,6 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         for each in directory.iterdir():
             self.assertEqual(stat.S_IMODE(each.stat().st_mode), 0o600, each)
 
-    async def test_load_before_written(self) -> None:
-        """A scan is there while it waits for its group, and while the group is written."""
-        other = self.locked()
-        self.store.remember(scan=ended_scan(1))
-        await self.pause(0.05)
-        self.store.remember(scan=ended_scan(2))
-        self.assertTrue(await self.store.load(scan_id=scan(1).id))
-        self.assertTrue(await self.store.load(scan_id=scan(2).id))
-        other.execute("ROLLBACK")
-        await self.fixture.written()
-        self.assertTrue(await self.store.load(scan_id=scan(1).id))
-        self.assertTrue(await self.store.load(scan_id=scan(2).id))
-
-    async def test_grouped(self) -> None:
-        """A burst of promises shares few transactions."""
-        groups: list[int] = []
-        run = self.store._queue.run
-
-        def counting(group: Any) -> Any:
-            groups.append(len(group))
-            return run(group)
-
-        self.store._queue.run = counting
-        await gatherResults([self.store.promise(scan=scan(n)) for n in range(100)])
-        self.assertEqual(groups, [1, 99])
-
-    async def test_one_bad_write(self) -> None:
-        """What shares its group with a write that fails is written all the same."""
-        other = self.locked()
-        first = self.store.promise(scan=scan(1))
-        self.store.remember(scan=ended_scan(2))
-        self.store.remember(scan=ended_scan(3, searches=(Search(searcher=object()),)))  # type: ignore[arg-type]
-        before = self.store.promise(scan=scan(4))
-        bad = self.store._write(bad_steps)
-        wrong = self.store.promise(scan=scan(5, artifact=Artifact("net.ip", NO_JSON)))
-        after = self.store.promise(scan=scan(6))
-        other.execute("ROLLBACK")
-        await first
-        await before
-        await after
-        self.assertIn("UNIQUE", str(await self.refuses(bad)))
-        await self.refuses(wrong, ValueError)
-        await self.fixture.written()
-        there = [await self.store.load(scan_id=scan(n).id) is not None for n in range(1, 7)]
-        self.assertEqual(there, [True, True, False, True, False, True])
-        self.assertEqual(self.store.lost, 1)
-        await self.store._write(count_steps)
-
-    async def test_two_processes(self) -> None:
-        """What C{ctsd threats} writes the daemon sees, and both write at once."""
-        other = SQLiteFixture(self.fixture.path)
-        try:
-            self.assertEqual(other.store.secret(), self.store.secret())
-            version = await self.store.version()
-            writes = []
-            for number in range(50):
-                writes.append(other.store.add(threats=[threat(f"o{number}")]))
-                writes.append(self.store.add(threats=[threat(f"m{number}")]))
-                if number % 10 == 0:
-                    await self.pause(0.001)
-            ids = [each[0] for each in await gatherResults(writes)]
-            self.assertEqual(len(set(ids)), 100)
-            told = await self.store.changes(since=version)
-            self.assertEqual({each.id for each in told.threats}, set(ids))
-            await other.store.delete(threat_ids=ids[:3])
-            told = await self.store.changes(since=told.version)
-            self.assertEqual(set(told.deleted), set(ids[:3]))
-            self.assertTrue(await other.store.lease(name="n", holder="other", secs=9))
-            self.assertIsNone(await self.store.lease(name="n", holder="me", secs=9))
-        finally:
-            await other.close()
-
-    async def test_waits_for_lock(self) -> None:
-        """While another process writes for a while, ours waits, and the reactor does not."""
-        other = self.locked()
-        promised = self.store.promise(scan=scan())
-        for _ in range(10):
-            await self.pause(0.01)
-            self.assertIsNone(await self.store.load(scan_id=scan().id))
-        self.assertFalse(promised.called)
-        other.execute("ROLLBACK")
-        await promised
-        self.assertTrue(await self.store.load(scan_id=scan().id))
-
     async def test_reads_beside_import(self) -> None:
         """Reading the threats for an index holds up no write, and sees one state."""
         await self.store.add(threats=[threat("A"), threat("B")])
@@ -420,22 +344,6 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
             await self.pause(0.02)
         self.assertEqual(self.store.full(), "")
         await self.store.promise(scan=scan(1, artifact=big))
-
-    async def test_too_many_reads(self) -> None:
-        """Reads that wait are limited; those within the limit are answered."""
-        self.store._max_reads = 2
-        reads = [self.store.unfinished() for _ in range(2)]
-        self.assertIn("busy", (await self.refuses(self.store.unfinished())).reason)
-        await gatherResults(reads)
-        await self.store.unfinished()
-
-    async def test_cancelled(self) -> None:
-        """Cancelling a wait cancels the wait alone."""
-        promised = self.store.promise(scan=scan(1))
-        promised.addErrback(lambda failure: None)
-        promised.cancel()
-        await self.store.promise(scan=scan(2))
-        self.assertTrue(await self.store.load(scan_id=scan(1).id))
 
     async def test_plans(self) -> None:
         """Questions that are asked often go by an index."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.trial import unittest
 
 from ctsd.store.postgres import PostgresStore
@@ -17,10 +17,12 @@ from tests.store_suite import (
     AgeSuite,
     BrokenSuite,
     ClockJumpSuite,
+    GroupSuite,
     ScanSuite,
     SharedSuite,
     StoreFixture,
     ThreatSuite,
+    pause,
 )
 from tests.test_store import TABLES
 
@@ -68,12 +70,33 @@ class PostgresFixture:
         """Wait until nothing is left of what was remembered."""
         queue = self.store._queue
         while queue._remembered or queue._in_hand:
-            await deferLater(self.reactor, 0.002, lambda: None)
+            await pause(0.002)
 
     def ruin(self) -> None:
         """Take the tables away."""
         for table in TABLES:
             self.server.run(self.database, f"DROP TABLE {table}")
+
+    def other(self) -> PostgresFixture:
+        """Another store on the same database, as in another process."""
+        return PostgresFixture(self.server, self.database)
+
+    def lock(self) -> Callable[[], None]:
+        """Another process in the middle of a write; called, it ends."""
+        connection = self.server.connect(self.database)
+        connection.cursor().execute(
+            "BEGIN; SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE"
+        )
+        ended: Callable[[], None] = connection.close
+        return ended
+
+    async def limit_reads(self) -> int:
+        """Let only so many reads wait."""
+        pool = self.store._pool
+        while len(pool._idle) < pool.size:
+            await pause(0.002)
+        pool.max_waiting = 2
+        return 2 + pool.size
 
     async def close(self) -> None:
         """Stop, and remove the database."""
@@ -108,6 +131,10 @@ class PostgresAgeTests(_OnPostgres, AgeSuite, ClockJumpSuite, unittest.TestCase)
 
 class PostgresSharedTests(_OnPostgres, SharedSuite, unittest.TestCase):
     """What is shared, on PostgreSQL."""
+
+
+class PostgresGroupTests(_OnPostgres, GroupSuite, unittest.TestCase):
+    """Writes in groups, and beside other processes, on PostgreSQL."""
 
 
 class PostgresBrokenTests(_OnPostgres, BrokenSuite, unittest.TestCase):
