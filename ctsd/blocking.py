@@ -82,7 +82,11 @@ class DaemonThreads:
         self._stopped = False
 
     def submit(self, call: Callable[[], Any]) -> Job:
-        """Run a call in a thread, as soon as one is free."""
+        """
+        Run a call in a thread, as soon as one is free.
+
+        :raises RuntimeError: a thread is needed, and can't be had.
+        """
         job = Job(call)
         with self._wake:
             self._waiting.append(job)
@@ -92,7 +96,14 @@ class DaemonThreads:
             self._threads += 1
             number = self._threads
         name = f"ctsd-{self._name}-{number}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:
+            with self._wake:
+                self._threads -= 1
+                if job in self._waiting:
+                    self._waiting.remove(job)
+            raise
         return job
 
     def stop(self) -> None:

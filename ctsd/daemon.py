@@ -220,7 +220,7 @@ class Daemon(MultiService):
 
     async def _loaded(self, sources: Sources) -> None:
         deadline = self._reactor.seconds() + LOADING_SECS
-        while any(source.searcher.loading() for source in sources.all()):
+        while any(source.loading() for source in sources.all()):
             if self._reactor.seconds() >= deadline:
                 return
             await deferLater(self._reactor, LOADING_LOOK_SECS)

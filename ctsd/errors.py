@@ -25,6 +25,8 @@ chapter "Responses").
 
 from __future__ import annotations
 
+import math
+
 
 class CTSDError(Exception):
     """The root of all errors that ctsd raises on purpose."""
@@ -94,12 +96,15 @@ class SearchLater(CTSDError):
     Raised by a searcher: the source has no answer yet; search again in a while.
 
     :ivar after_secs: when to ask again, seconds from now.
+    :raises ValueError: C{after_secs} is no time from now.
     """
 
     def __init__(self, after_secs: float, reason: str = "") -> None:
+        if not 0 <= after_secs < math.inf:
+            raise ValueError(f"after_secs is {after_secs}")
         super().__init__(reason or f"again in {after_secs:g} s")
         self.after_secs = float(after_secs)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class SearchFailed(CTSDError):
@@ -111,7 +116,7 @@ class SearchFailed(CTSDError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class NotConfigured(CTSDError):

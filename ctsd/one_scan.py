@@ -105,7 +105,7 @@ async def _ask(reactor: Any, runner: Runner, source: Source, ask: Ask) -> tuple[
     deadline = reactor.seconds() + LOADING_SECS
     while True:
         answered = ask_local(source, ask)
-        later = answered.outcome.ended is Ended.LATER and source.searcher.loading()
+        later = answered.outcome.ended is Ended.LATER and source.loading()
         if not later or reactor.seconds() >= deadline:
             return source.name, answered
         await deferLater(reactor, LOOK_SECS)

@@ -22,6 +22,9 @@ FIRST_RETRY_SECS = 15.0
 #: The longest wait between two tries of a source, and the largest C{retry_secs} of an answer.
 MAX_RETRY_SECS = 900
 
+#: The longest that a searcher may put off being asked again.
+MAX_LATER_SECS = 86400.0
+
 #: C{Retry-After} of a scan that ended incomplete; a GET after that opens it again.
 RESEND_SECS = 900
 
@@ -84,7 +87,9 @@ def not_asked(parts: Iterable[Part]) -> tuple[str, ...]:
 def backoff_secs(outcome: Outcome, tries: int) -> float:
     """After how long a source that failed, or said "later", is asked again."""
     if outcome.after_secs is not None:
-        return max(outcome.after_secs, 1.0)
+        # What a child process has answered may be no number at all.
+        later = outcome.after_secs if outcome.after_secs >= 1.0 else 1.0
+        return min(later, MAX_LATER_SECS)
     doubled: float = FIRST_RETRY_SECS * 2 ** min(max(tries, 1) - 1, 16)
     return min(doubled, float(MAX_RETRY_SECS))
 

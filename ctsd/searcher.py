@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
@@ -233,7 +234,10 @@ class BaseArtifactSearch:
             with a missing field is dropped.
         :param artifacts_list: related artifacts (a file's hashes) that shall find it, too.
         :raises RuntimeError: called outside of a search.
+        :raises ValueError: the threat has no name.
         """
+        if name is None or name == "":
+            raise ValueError("a threat needs a name")
         try:
             search = current_search.get()
         except LookupError:
@@ -242,7 +246,7 @@ class BaseArtifactSearch:
         if source_artifact is not None:
             source = as_artifact(source_artifact) or source
         threat = Threat(
-            name=name,
+            name=str(name),
             artifacts=(source, *filter(None, map(as_artifact, artifacts_list or ()))),
             properties=tuple(filter(None, map(as_property, properties_list))),
             searcher=search.searcher,
@@ -250,6 +254,30 @@ class BaseArtifactSearch:
         )
         search.found.append(threat)
         return threat
+
+
+#: What a hook that is broken stands for; see L{hook}.
+_BROKEN_HOOKS: dict[str, Callable[[BaseException], Any]] = {
+    "trouble": lambda error: f"broken: {type(error).__name__}",
+    "describe": lambda error: "",
+    "loading": lambda error: False,
+    "failed": lambda error: True,
+}
+
+
+def hook(searcher: BaseArtifactSearch, name: str) -> Any:
+    """
+    What a searcher says of itself, whatever its author has done.
+
+    :param name: C{trouble} and C{describe} give a string, C{loading} and C{failed} a bool.
+    """
+    fallback = _BROKEN_HOOKS[name]
+    try:
+        said = getattr(searcher, name)()
+    except Exception as error:
+        Logger(__name__).failure("{name}() of a searcher is broken", name=name)
+        return fallback(error)
+    return str(said) if name in ("trouble", "describe") else bool(said)
 
 
 def _fields(given: Any, names: tuple[str, ...]) -> list[Any] | None:
@@ -318,6 +346,7 @@ __all__ = [
     "as_artifact",
     "as_property",
     "current_search",
+    "hook",
     "ip",
     "lat_lng",
     "name_of",

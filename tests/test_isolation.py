@@ -10,11 +10,12 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ctsd.errors import SearchFailed
 from ctsd.interfaces import Finds
-from ctsd.model import NOTHING, Artifact, Ended, Outcome, Property, Threat
+from ctsd.model import NOTHING, PASSWORD, Artifact, Ended, Outcome, Property, Threat
 from ctsd.scanning.asking import Answered
 from ctsd.scanning.isolation import ChildSearches, decode_answered, encode_answered
 from ctsd.searcher import BaseArtifactSearch
@@ -36,6 +37,9 @@ class Obedient(BaseArtifactSearch):
     def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Any:
         """Do it."""
         print("what a searcher prints is no answer")
+        if search_term.startswith("say"):
+            print(search_term)
+            raise SystemExit(search_term)
         if search_term == "die":
             os.kill(os.getpid(), signal.SIGSEGV)
         if search_term == "sleep":
@@ -79,6 +83,21 @@ class ChildTests(TestCase):
         answered = await self.search("die")
         self.assertIs(answered.outcome.ended, Ended.FAILED)
         self.assertTrue(answered.died)
+
+    async def test_what_it_says_is_hidden(self) -> None:
+        """What a child says about a password is not repeated in the log."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        await self.children(self.source, ask_about(PASSWORD, "say hunter2"))
+        await self.children(self.source, ask_about("string", "say hello"))
+        said = "\n".join(lines)
+        self.assertNotIn("hunter2", said)
+        self.assertIn("(the artifact)", said)
 
     async def test_given_up(self) -> None:
         """Cancelling kills the child."""

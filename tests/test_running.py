@@ -83,8 +83,48 @@ class LocalTests(SynchronousTestCase):
         self.assertIs(outcome.ended, Ended.FAILED)
 
     def test_no_hit(self) -> None:
-        """What is neither a hit nor a threat is the searcher's fault."""
-        self.assertEqual(self.ask(["x"]).outcome.reason, "broken: TypeError")
+        """What is neither a hit nor a threat is the searcher's fault, and never "nothing"."""
+        for garbage in (["x"], "x", b"", 0, False, {}, succeed([a_hit()])):
+            self.assertEqual(self.ask(garbage).outcome.reason, "broken: TypeError")
+        self.assertEqual(len(self.ask(a_hit()).outcome.hits), 1)
+
+    def test_base_exceptions(self) -> None:
+        """Whatever is raised is the searcher's failure alone."""
+        for error in (SystemExit(1), KeyboardInterrupt(), GeneratorExit(), BaseException()):
+            outcome = self.ask(error).outcome
+            self.assertEqual(outcome.reason, f"broken: {type(error).__name__}")
+
+    def test_later_when(self) -> None:
+        """ "Later" has to be a time from now; a reason need not be text."""
+        for never in (float("nan"), float("inf"), -1):
+            self.assertRaises(ValueError, SearchLater, never)
+        self.assertEqual(self.ask(SearchFailed(None)).outcome.reason, "None")  # type: ignore[arg-type]
+
+    def test_supports_is_broken(self) -> None:
+        """A searcher that can't say what it supports is asked nothing; that is told once."""
+
+        class Broken(Local):
+            def supports(self, artifact_type: str) -> bool:
+                raise SystemExit(1)
+
+        source = source_of(Broken(), Clock())
+        self.assertFalse(source.supports("net.ip"))
+        self.assertFalse(source.supports("net.ip"))
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_hooks_are_broken(self) -> None:
+        """What a searcher says of itself is never an exception."""
+
+        class Broken(Local):
+            def trouble(self) -> str:
+                raise ValueError
+
+            describe = loading = failed = trouble  # type: ignore[assignment]
+
+        source = source_of(Broken(), Clock())
+        said = (source.trouble(), source.describe(), source.loading(), source.failed())
+        self.assertEqual(said, ("broken: ValueError", "", False, True))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 4)
 
 
 class Sample(BaseArtifactSearch):
@@ -144,6 +184,44 @@ class RunnerTests(SynchronousTestCase):
         self.assertIs(answered.outcome.ended, Ended.FOUND)
         self.assertEqual(answered.finds[0].threats, ())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_deferred(self) -> None:
+        """A coroutine may return a Deferred; a plain function may not."""
+        told = Told()
+        answer = self.runner.ask(self.source(told), ask_about())
+        told.tell(None)
+        self.successResultOf(answer)
+
+        class Returning(Told):
+            async def search(self, *args: Any, **kwargs: Any) -> Any:
+                return succeed([a_hit()])
+
+        answer = self.runner.ask(self.source(Returning()), ask_about())
+        self.assertEqual(len(self.successResultOf(answer).outcome.hits), 1)
+        plain = Blocking(lambda *args, **kwargs: succeed([a_hit()]))
+        answer = self.runner.ask(self.source(plain), ask_about())
+        self.threads.run()
+        self.assertEqual(self.successResultOf(answer).outcome.reason, "broken: TypeError")
+
+    def test_nothing_to_run_it_with(self) -> None:
+        """Without a process or thread to be had it has failed, and its slot is free again."""
+
+        def no_process(*args: Any) -> Any:
+            raise OSError("no file descriptors")
+
+        self.runner._run_alone = no_process
+        source = self.source(Told(), slots=Slots(limit=1))
+        for _ in range(3):
+            answered = self.successResultOf(self.runner.ask(source, ask_about(), alone=True))
+            self.assertEqual(answered.outcome.reason, "could not be run: OSError")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 3)
+
+    def test_nameless_threat(self) -> None:
+        """A threat needs a name; a number is one."""
+        searcher = Blocking(lambda *args, **kwargs: Blocking.store_threat_info(None, None, []))  # type: ignore[arg-type]
+        answer = self.runner.ask(self.source(searcher), ask_about())
+        self.threads.run()
+        self.assertEqual(self.successResultOf(answer).outcome.reason, "broken: ValueError")
 
     def test_stores(self) -> None:
         """What is both returned and stored counts once; it goes to the local database, too."""

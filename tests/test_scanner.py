@@ -640,8 +640,8 @@ class FileTests(ScanTestCase):
         """A service takes files when a searcher can use them or their hashes."""
         self.assertFalse(self.house.scanner.takes_files(service=""))
         for type in (FILE, "hash.sha1"):
-            self.told.types = (type,)
-            self.assertTrue(self.house.scanner.takes_files(service=""))
+            house = self.make_house({"": [Told((type,))]})
+            self.assertTrue(house.scanner.takes_files(service=""))
 
     def test_kept_as_long_as_needed(self) -> None:
         """A file stays while its scan is open, at most C{keep_file_secs}; an equal one that

@@ -8,6 +8,7 @@ from ctsd.errors import LostScan
 from ctsd.model import NOTHING, EncodedHit, Ended, Outcome, ScanState
 from ctsd.scans import (
     FIRST_RETRY_SECS,
+    MAX_LATER_SECS,
     MAX_RETRY_SECS,
     Pace,
     Part,
@@ -114,6 +115,11 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(waits, sorted(waits))
         self.assertEqual(waits[-1], MAX_RETRY_SECS)
         self.assertEqual(backoff_secs(LATER, 9), 7)
+
+    def test_odd_times(self) -> None:
+        """A time that is none, too soon or too late is put right."""
+        for odd, secs in ((float("nan"), 1), (0, 1), (float("inf"), MAX_LATER_SECS)):
+            self.assertEqual(backoff_secs(Outcome(Ended.LATER, after_secs=odd), 1), secs)
 
 
 class MergeTests(SynchronousTestCase):

@@ -6,13 +6,14 @@ or raises becomes an L{Outcome}.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from inspect import iscoroutinefunction
 from itertools import islice
 from typing import Any
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +28,7 @@ from ctsd.searcher import (
     SearchContext,
     SearcherSetup,
     current_search,
+    hook,
     owner_of,
     string,
 )
@@ -79,7 +81,7 @@ class Answered:
     died: bool = False
 
 
-@frozen(kw_only=True, eq=False)
+@frozen(kw_only=True, eq=False, slots=False)
 class Source:
     """
     A searcher that is on, with what the configuration says of it.
@@ -90,6 +92,8 @@ class Source:
     :ivar scope: the service that keeps what it finds to itself; empty when everybody may see it.
     """
 
+    _log = Logger()
+
     searcher: BaseArtifactSearch
     setup: SearcherSetup
     name: str
@@ -98,16 +102,59 @@ class Source:
     timeout_secs: float = 30.0
     slots: Slots = field(factory=lambda: Slots(limit=4))
     scope: str = ""
+    _wanted: dict[str, bool] = field(factory=dict, init=False, repr=False)
 
     @property
     def owner(self) -> str:
         """What the local database calls whoever found something: L{owner_of}."""
         return owner_of(self.name, self.scope)
 
-    @property
+    @cached_property
+    def waits(self) -> bool:
+        """Whether its search is a coroutine."""
+        return iscoroutinefunction(self.searcher.search)
+
+    @cached_property
     def local(self) -> bool:
         """Answers at once, from memory."""
-        return self.searcher.local and iscoroutinefunction(self.searcher.search)
+        return self.searcher.local and self.waits
+
+    def supports(self, type: str) -> bool:
+        """
+        Whether it wants artifacts of this type. It is asked once; one that can't say is not
+        asked for them, loudly.
+        """
+        wanted = self._wanted.get(type)
+        if wanted is None:
+            wanted = self._wanted[type] = self._supports(type)
+        return wanted
+
+    def _supports(self, type: str) -> bool:
+        try:
+            return bool(self.searcher.supports(type))
+        except BaseException:
+            self._log.failure(
+                "Searcher {searcher} is not asked about {type}: its supports() is broken",
+                searcher=self.name,
+                type=type,
+            )
+            return False
+
+    def trouble(self) -> str:
+        """Empty when all is well; else what is wrong."""
+        return str(hook(self.searcher, "trouble"))
+
+    def describe(self) -> str:
+        """What operators see beside its name."""
+        return str(hook(self.searcher, "describe"))
+
+    def loading(self) -> bool:
+        """Whether it can't answer yet only because something is still loading."""
+        return bool(hook(self.searcher, "loading"))
+
+    def failed(self) -> bool:
+        """Whether it can't answer, and waiting does not help."""
+        return bool(hook(self.searcher, "failed"))
 
 
 class SearchFile(io.BufferedReader):
@@ -204,10 +251,10 @@ class _Asking:
         error = failure.value
         if isinstance(error, SearchLater):
             outcome = Outcome(
-                Ended.LATER, reason=_hiding(error.reason, question), after_secs=error.after_secs
+                Ended.LATER, reason=hiding(error.reason, question), after_secs=error.after_secs
             )
         elif isinstance(error, SearchFailed):
-            outcome = Outcome(Ended.FAILED, reason=_hiding(error.reason, question))
+            outcome = Outcome(Ended.FAILED, reason=hiding(error.reason, question))
         elif isinstance(error, FileNotFoundError) and _is_gone(question.file):
             outcome = Outcome(Ended.FAILED, reason="the file was removed by the host", final=True)
         else:
@@ -215,7 +262,7 @@ class _Asking:
                 "Searcher {searcher} broke in scan {scan_id}: {traceback}",
                 searcher=self._source.name,
                 scan_id=self._ask.scan_id,
-                traceback=_hiding(failure.getTraceback(), question),
+                traceback=hiding(failure.getTraceback(), question),
             )
             outcome = Outcome(Ended.FAILED, reason=f"broken: {type(error).__name__}")
         self._outcomes.append(outcome)
@@ -232,7 +279,7 @@ def ask_local(source: Source, ask: Ask) -> Answered:
         token = current_search.set(context)
         try:
             asking.add(_answer_now(_call(source, question, context)), context, question)
-        except Exception:
+        except BaseException:
             asking.fail(Failure(), question)
         finally:
             current_search.reset(token)
@@ -245,10 +292,13 @@ async def ask_waiting(source: Source, ask: Ask) -> Answered:
     for question, context in asking.each():
         current_search.set(context)
         try:
-            asking.add(await _call(source, question, context), context, question)
-        except CancelledError:
+            answer = await _call(source, question, context)
+            while isinstance(answer, Deferred):
+                answer = await answer
+            asking.add(answer, context, question)
+        except (CancelledError, GeneratorExit):
             raise
-        except Exception:
+        except BaseException:
             asking.fail(Failure(), question)
     return asking.answered()
 
@@ -260,7 +310,7 @@ def ask_blocking(source: Source, ask: Ask) -> Answered:
         current_search.set(context)
         try:
             asking.add(_call(source, question, context), context, question)
-        except Exception:
+        except BaseException:
             asking.fail(Failure(), question)
     return asking.answered()
 
@@ -290,10 +340,26 @@ def _found(answer: Any, stored: list[Threat]) -> Found:
     if isinstance(answer, Found):
         given, more, at_least = list[Any](answer.hits), answer.more, answer.at_least
     else:
-        given, more, at_least = list(islice(answer or (), MAX_FINDINGS)), 0, False
-    seen = {id(threat) for threat in given}
-    given += [threat for threat in stored[:MAX_FINDINGS] if id(threat) not in seen]
+        given, more, at_least = list(islice(_findings(answer), MAX_FINDINGS)), 0, False
+    if stored:
+        seen = {id(threat) for threat in given}
+        given += [threat for threat in stored[:MAX_FINDINGS] if id(threat) not in seen]
     return Found(tuple(map(_hit, given)), more, at_least)
+
+
+def _findings(answer: Any) -> Iterable[Any]:
+    """
+    What a search returned, one by one.
+
+    :raises TypeError: that is no answer: taken for "nothing" it would be told as "clean".
+    """
+    if answer is None:
+        return ()
+    if isinstance(answer, Hit | Threat):
+        return (answer,)
+    if isinstance(answer, Iterable) and not isinstance(answer, str | bytes | Mapping | Deferred):
+        return answer
+    raise TypeError(f"a searcher returns hits, not {type(answer).__name__}")
 
 
 def _hit(finding: Any) -> Hit:
@@ -309,7 +375,7 @@ def _marked(found: Found, how: str) -> Found:
     return Found(tuple(Hit((*hit.props, mark)) for hit in found.hits), found.more, found.at_least)
 
 
-def _hiding(text: str, question: Question) -> str:
+def hiding(text: str, question: Question) -> str:
     """A searcher's own words, without the artifact's value."""
     if question.type == PASSWORD:
         return "(hidden)"

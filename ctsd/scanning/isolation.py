@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from ctsd.interfaces import Finds
 from ctsd.model import Ended, Outcome
-from ctsd.scanning.asking import Answered, Ask, Source
+from ctsd.scanning.asking import Answered, Ask, Source, hiding
 from ctsd.stored import decode_outcome, decode_threat, encode_outcome, encode_threat
 from ctsd.wire import is_encoded_hit
 
@@ -130,7 +130,7 @@ class ChildSearches:
 
     def __call__(self, source: Source, ask: Ask) -> Deferred[Answered]:
         """See L{ctsd.scanning.running.RunAlone}."""
-        child = _Child(source, encode_request(source, ask))
+        child = _Child(source, ask)
         command = [sys.executable, "-m", "ctsd.scanning.child"]
         self._reactor.spawnProcess(child, command[0], command, env=self._environment)
         return child.answered
@@ -139,17 +139,17 @@ class ChildSearches:
 class _Child(ProcessProtocol):
     _log = Logger()
 
-    def __init__(self, source: Source, request: bytes) -> None:
+    def __init__(self, source: Source, ask: Ask) -> None:
         self.answered: Deferred[Answered] = Deferred(self._give_up)
         self._source = source
-        self._request = request
+        self._ask = ask
         self._answer = bytearray()
         self._complaint = bytearray()
 
     def connectionMade(self) -> None:
         assert self.transport is not None
         # Standard input stays open: the child ends when it is closed, so with us.
-        self.transport.write(self._request)
+        self.transport.write(encode_request(self._source, self._ask))
 
     def outReceived(self, data: bytes) -> None:
         self._answer += data
@@ -166,7 +166,7 @@ class _Child(ProcessProtocol):
             self._log.warn(
                 "Searcher {searcher} in a child: {complaint}",
                 searcher=self._source.name,
-                complaint=self._complaint.decode("utf-8", "replace"),
+                complaint=self._hidden(self._complaint.decode("utf-8", "replace")),
             )
         if self.answered.called:
             return
@@ -178,6 +178,11 @@ class _Child(ProcessProtocol):
             outcome = Outcome(Ended.FAILED, reason=f"in a child process: {error}")
             answered = Answered(outcome, died=died)
         self.answered.callback(answered)
+
+    def _hidden(self, text: str) -> str:
+        for question in self._ask.questions:
+            text = hiding(text, question)
+        return text
 
     def _give_up(self, _: Deferred[Answered]) -> None:
         self._kill()

@@ -168,18 +168,16 @@ def questions_for(
     file = artifact.file
     if file is None and artifact.type != FILE:
         question = (Question(artifact.type, artifact.value, None, "", source_digest),)
-        return {
-            source.name: question for source in sources if source.searcher.supports(artifact.type)
-        }
+        return {source.name: question for source in sources if source.supports(artifact.type)}
     asked: dict[str, tuple[Question, ...]] = {}
     for source in sources:
         questions = []
         if file is not None:
-            if source.searcher.supports(artifact.type):
+            if source.supports(artifact.type):
                 own = Question(artifact.type, artifact.value, file, "", source_digest)
                 questions.append(own)
             questions += _derived_questions(artifact, source)
-        elif source.local and source.searcher.supports("file.name"):
+        elif source.local and source.supports("file.name"):
             named = digest("file.name", artifact.value)
             how = "name of the file"
             questions.append(Question("file.name", artifact.value, None, how, named))
@@ -192,7 +190,7 @@ def _derived_questions(artifact: Artifact, source: Source) -> list[Question]:
     return [
         Question(other.type, other.value, None, step.how, digest(other.type, other.value))
         for step in derived(artifact)
-        if source.searcher.supports((other := step.artifact).type)
+        if source.supports((other := step.artifact).type)
     ]
 
 

@@ -6,11 +6,11 @@ their process. What comes out is an L{Answered}, always, and in time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import iscoroutinefunction
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.blocking import DaemonThreads
@@ -33,6 +33,8 @@ class Runner:
     """
     Runs searches: coroutines in the reactor, blocking ones in threads, suspects in children.
     """
+
+    _log = Logger()
 
     def __init__(self, *, clock: IReactorTime, threads: DaemonThreads, run_alone: RunAlone) -> None:
         self._clock = clock
@@ -58,7 +60,7 @@ class Runner:
     async def _ask(self, source: Source, ask: Ask, alone: bool) -> Answered:
         try:
             await self._slot(source)
-            return await self._timed(source, *self._start(source, ask, alone))
+            return await self._timed(source, *self._started(source, ask, alone))
         except SearchFailed as failed:
             return Answered(Outcome(Ended.FAILED, reason=failed.reason))
         except CancelledError:
@@ -77,13 +79,24 @@ class Runner:
             if waited.active():
                 waited.cancel()
 
+    def _started(
+        self, source: Source, ask: Ask, alone: bool
+    ) -> tuple[Deferred[Answered], Callable[[], None]]:
+        try:
+            return self._start(source, ask, alone)
+        except Exception as error:
+            # No process or thread could be had.
+            source.slots.free(overstayed=False)
+            self._log.failure("Searcher {searcher} could not be run", searcher=source.name)
+            raise SearchFailed(f"could not be run: {type(error).__name__}") from error
+
     def _start(
         self, source: Source, ask: Ask, alone: bool
     ) -> tuple[Deferred[Answered], Callable[[], None]]:
         """The search, which fires when it has really ended; and what gives it up."""
         if alone:
             running = self._run_alone(source, ask)
-        elif iscoroutinefunction(source.searcher.search):
+        elif source.waits:
             running = Deferred.fromCoroutine(ask_waiting(source, ask))
         else:
             job = self._threads.submit(lambda: ask_blocking(source, ask))

@@ -96,7 +96,7 @@ class Scanner(Service):
         """See L{IScans}."""
         usable = (FILE, "hash.md5", "hash.sha1", "hash.sha256")
         sources = self._rules.sources(service)
-        return any(source.searcher.supports(type) for source in sources for type in usable)
+        return any(source.supports(type) for source in sources for type in usable)
 
     def working(self) -> str:
         """See L{IScans}."""
@@ -104,7 +104,7 @@ class Scanner(Service):
         if trouble:
             return trouble
         for source in self._rules.services[ROOT_SERVICE]:
-            if source.local and source.required and source.searcher.failed():
+            if source.local and source.required and source.failed():
                 return f"{source.name} has nothing to search in"
         return ""
 
