@@ -37,7 +37,7 @@ def load_file(path: Path) -> ModuleType:
     """
     Import one searcher's file, once per process.
 
-    :raises Exception: whatever importing it raises.
+    :raises BaseException: whatever importing it raises.
     """
     name = module_name(path)
     if name in sys.modules:
@@ -82,14 +82,41 @@ def modules(settings: Settings, package: ModuleType) -> Iterator[tuple[str, Modu
 def _imported(load: Callable[[_P], ModuleType], what: _P) -> ModuleType | str:
     try:
         return load(what)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        # An author's code: whatever it raises is no reason for us to end.
         return f"does not import: {named(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, in one line; maybe empty."""
+    try:
+        return " ".join(str(error).split())
+    except BaseException:
+        return ""
 
 
 def named(error: BaseException) -> str:
     """What was raised, in one line."""
-    told = " ".join(str(error).split())
+    told = message_of(error)
     return f"{type(error).__name__}: {told}" if told else type(error).__name__
+
+
+def flaw_in(cls: type[BaseArtifactSearch]) -> str:
+    """What is wrong with what a searcher says of itself; empty when nothing is."""
+    try:
+        slots, keys = cls.slots, cls.keys
+        if type(slots) is not int or slots < 1:
+            return "its slots are no whole number of at least 1"
+        if not all(isinstance(key, str) and _is_kind(kind) for key, kind in keys.items()):
+            return "its keys are no dict of strings and types"
+    except BaseException as error:
+        return f"it can't be looked at: {named(error)}"
+    return ""
+
+
+def _is_kind(kind: object) -> bool:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return bool(kinds) and all(isinstance(one, type) for one in kinds)
 
 
 def searchers_in(module: ModuleType) -> Iterator[type[BaseArtifactSearch]]:

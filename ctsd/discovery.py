@@ -18,7 +18,15 @@ from twisted.logger import Logger
 
 import searchers
 from ctsd._config_checks import NAME, kind, unknown
-from ctsd._importing import load_file, module_name, modules, named, searchers_in
+from ctsd._importing import (
+    flaw_in,
+    load_file,
+    message_of,
+    module_name,
+    modules,
+    named,
+    searchers_in,
+)
 from ctsd._toml import KeyPath
 from ctsd.config import SearcherSettings, Settings
 from ctsd.errors import ConfigError, NotConfigured
@@ -172,8 +180,9 @@ def start_all(catalogue: Catalogue, setup_for: Callable[[Found], SearcherSetup])
             searcher = found.cls()
             searcher.start(setup)
         except NotConfigured as error:
-            off.append(found.off(str(error) or "not configured"))
-        except Exception as error:
+            off.append(found.off(message_of(error) or "not configured"))
+        except BaseException as error:
+            # An author's code: whatever it raises is no reason for us to end.
             Logger(__name__).failure("searcher {name} does not start", name=found.name)
             off.append(found.off(f"does not start: {named(error)}", broken=True))
         else:
@@ -220,10 +229,15 @@ def _check_names(settings: Settings, known: dict[str, Found]) -> None:
 
 def _configured(found: Found, mode: str | None, settings: Settings) -> Found:
     table = settings.searchers.tables.get(found.name, SearcherSettings())
-    slots = table.slots or (found.cls.slots if found.cls else found.slots)
+    slots = table.slots or found.slots
     timeout_secs = table.timeout_secs or settings.search_timeout_secs
     if found.cls is not None:
-        _check_keys(found.name, found.cls, table.own, settings)
+        flaw = flaw_in(found.cls)
+        if flaw:
+            found = found.off(flaw, broken=True)
+        else:
+            slots = table.slots or found.cls.slots
+            _check_keys(found.name, found.cls, table.own, settings)
     why_off = found.why_off or ("" if mode else _NOT_LISTED)
     return evolve(
         found,

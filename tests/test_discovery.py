@@ -126,6 +126,48 @@ class FilesTests(DiscoveryCase):
             self.assertIn(told, found[name].why_off)
         self.assertEqual(found["bad"].mode, "sync")
 
+    def test_raises_anything(self) -> None:
+        """Whatever a file raises when it is imported, it is that file alone that is off."""
+        self.write("interrupt", "raise KeyboardInterrupt")
+        self.write("ended", "raise GeneratorExit('x')")
+        self.write("odd", "class Odd(BaseException):\n    pass\nraise Odd('no\\nday')")
+        self.write(
+            "mute",
+            "class Mute(Exception):\n    def __str__(self):\n        raise self\nraise Mute",
+        )
+        self.write("packed", "raise KeyboardInterrupt", folder="package")
+        self.write("good")
+        found = self.found(self.discover("[searchers]\nsync = ['odd']\nasync = ['good']"))
+        self.assertTrue(found["good"].on)
+        for name, told in (
+            ("interrupt", "KeyboardInterrupt"),
+            ("ended", "GeneratorExit: x"),
+            ("odd", "Odd: no day"),
+            ("mute", "Mute"),
+            ("packed", "KeyboardInterrupt"),
+        ):
+            self.assertEqual(found[name].why_off, f"does not import: {told}")
+            self.assertTrue(found[name].broken)
+
+    def test_says_nonsense_of_itself(self) -> None:
+        """A searcher whose slots or keys are nonsense is off and says why."""
+        for written, told in (
+            ("slots = 0", "its slots are no whole number of at least 1"),
+            ("slots = True", "its slots are no whole number of at least 1"),
+            ("slots = '4'", "its slots are no whole number of at least 1"),
+            ("slots = property()", "its slots are no whole number of at least 1"),
+            ("keys = {'url': 'string'}", "its keys are no dict of strings and types"),
+            ("keys = {'url': ()}", "its keys are no dict of strings and types"),
+            ("keys = None", "it can't be looked at: AttributeError: "),
+        ):
+            path = self.write("bad", ONE.format(cls="Bad") + f"    {written}\n")
+            bad = self.found(
+                self.discover("[searchers]\nsync = ['bad']\nasync = []\n[searchers.bad]\nurl = 'x'")
+            )["bad"]
+            self.assertTrue(bad.broken)
+            self.assertEqual((bad.why_off[: len(told)], bad.mode), (told, "sync"))
+            sys.modules.pop(discovery.module_name(path))
+
     def test_untrusted(self) -> None:
         """A directory, or a file in it, that others may write to is refused."""
         path = self.write("good")
@@ -363,3 +405,29 @@ class StartTests(SynchronousTestCase):
         self.assertTrue(started.off[0].broken)
         self.assertEqual(started.running, ())
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError, ValueError)), 2)
+
+    def test_ends(self) -> None:
+        """One that would end the process with its start, or making, is off like any other."""
+
+        class Exits(BaseArtifactSearch):
+            def start(self, setup: SearcherSetup) -> None:
+                raise SystemExit("enough")
+
+        class Interrupts(BaseArtifactSearch):
+            def __init__(self) -> None:
+                raise KeyboardInterrupt
+
+        class Good(BaseArtifactSearch):
+            pass
+
+        started = self.start(Exits, Interrupts, Good)
+        self.assertEqual(
+            self.names(started.off)[:2],
+            [
+                ("exits", "does not start: SystemExit: enough"),
+                ("interrupts", "does not start: KeyboardInterrupt"),
+            ],
+        )
+        self.assertTrue(started.off[0].broken)
+        self.assertEqual([found.name for found, _, _ in started.running], ["good"])
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit, KeyboardInterrupt)), 2)
