@@ -266,6 +266,17 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         """Every byte of the database and its log."""
         return b"".join(each.read_bytes() for each in self.fixture.path.parent.iterdir())
 
+    async def test_removed(self) -> None:
+        """A file that was removed or replaced keeps no promise, and that is noticed."""
+        kept = self.fixture.path.rename(self.fixture.path.with_suffix(".kept"))
+        await self.refuses(self.store.promise(scan=scan()))
+        await self.refuses(self.store.due(now=START, limit=1))
+        shutil.copy(kept, self.fixture.path)
+        error = await self.refuses(self.store.promise(scan=scan()))
+        self.assertIn("removed or replaced", error.reason)
+        kept.rename(self.fixture.path)
+        await self.store.promise(scan=scan())
+
     def locked(self) -> sqlite3.Connection:
         """Another process in the middle of a write."""
         connection = sqlite3.connect(self.fixture.path, isolation_level=None)

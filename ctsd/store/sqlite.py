@@ -14,6 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
+from ctsd.interfaces import Finds
+from ctsd.model import Scan
 from ctsd.store.aging import Aging
 from ctsd.store.places import make_place
 from ctsd.store.queued import QueuedVerbs
@@ -75,6 +77,7 @@ class SQLiteStore(QueuedVerbs):
         self._reader_count = readers
         self._max_reads = max_reads
         self._secret = b""
+        self._inode: tuple[int, int] | None = None
         self._reads = 0
         self._idle: Deferred[None] | None = None
         self._writer: ConnectionPool | None = None
@@ -112,6 +115,7 @@ class SQLiteStore(QueuedVerbs):
                     raise StoreError(f"{self._path}: write-ahead logging is not possible there")
                 bring_up(connection, scripts())
                 self._secret = read_secret(connection)
+                self._inode = _inode_of(self._path)
             finally:
                 connection.close()
         except sqlite3.Error as error:
@@ -174,6 +178,20 @@ class SQLiteStore(QueuedVerbs):
             self._log.failure("the store's log could not be written back")
         writer.close()
 
+    def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[None]:
+        """See L{ctsd.interfaces.IScanStore.promise}."""
+        return self._unless_gone() or super().promise(scan=scan, finds=finds)
+
+    def due(self, *, now: float, limit: int) -> Deferred[list[Scan]]:
+        """See L{ctsd.interfaces.IScanStore.due}; it is asked often, so here a loss is noticed."""
+        return self._unless_gone() or super().due(now=now, limit=limit)
+
+    def _unless_gone(self) -> Deferred[Any] | None:
+        """A failure when the file is no longer the one that was opened: nobody would find it."""
+        if self._inode is None or _inode_of(self._path) == self._inode:
+            return None
+        return fail(StoreError(f"{self._path} was removed or replaced; restart ctsd"))
+
     def secret(self) -> bytes:
         """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
         return self._secret
@@ -206,6 +224,14 @@ class SQLiteStore(QueuedVerbs):
             idle, self._idle = self._idle, None
             idle.callback(None)
         return result
+
+
+def _inode_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
 
 
 def _open_writer(connection: sqlite3.Connection) -> None:
