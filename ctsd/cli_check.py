@@ -23,7 +23,7 @@ from ctsd.feeds.index import BadIndex, Index
 from ctsd.interfaces import IRecords, Matches, Record
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
-from ctsd.searcher import Parse, SearcherSetup
+from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.store.places import is_network_filesystem
 
 _CERTIFICATE_WARNING_SECS = 30 * 86400
@@ -152,7 +152,7 @@ def _searcher_warnings(started: Started) -> Iterator[str]:
         if not (one.broken and one.mode):
             yield f"searcher {one.name} is off: {one.why_off}"
     for found, searcher, _ in started.running:
-        trouble = searcher.trouble()
+        trouble = hook(searcher, "trouble")
         if trouble:
             yield f"searcher {found.name}: {trouble}"
 
@@ -207,8 +207,8 @@ def _searchers(arguments: argparse.Namespace, settings: Settings, world: World) 
     started = _started(catalogue, settings)
     rows = [("NAME", "MODE", "STATE", "ABOUT")]
     for found, searcher, _ in started.running:
-        about = searcher.describe()
-        trouble = searcher.trouble()
+        about = hook(searcher, "describe")
+        trouble = hook(searcher, "trouble")
         state = "on" if not trouble else "trouble"
         rows.append(
             (found.name, found.mode or "", state, "; ".join(filter(None, (trouble, about))))

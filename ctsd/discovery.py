@@ -231,13 +231,14 @@ def _configured(found: Found, mode: str | None, settings: Settings) -> Found:
     table = settings.searchers.tables.get(found.name, SearcherSettings())
     slots = table.slots or found.slots
     timeout_secs = table.timeout_secs or settings.search_timeout_secs
-    if found.cls is not None:
-        flaw = flaw_in(found.cls)
+    cls = found.cls
+    if cls is not None:
+        flaw = flaw_in(cls)
         if flaw:
             found = found.off(flaw, broken=True)
         else:
-            slots = table.slots or found.cls.slots
-            _check_keys(found.name, found.cls, table.own, settings)
+            slots = table.slots or cls.slots
+            _check_keys(found.name, cls, table.own, settings)
     why_off = found.why_off or ("" if mode else _NOT_LISTED)
     return evolve(
         found,

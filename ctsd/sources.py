@@ -53,7 +53,7 @@ class Sources:
         for source in self.all():
             try:
                 source.searcher.stop()
-            except Exception:
+            except BaseException:
                 Logger(__name__).failure("Searcher {name} does not stop", name=source.name)
 
 

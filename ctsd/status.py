@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.discovery import Found
@@ -28,8 +26,6 @@ class Status:
         again.
     """
 
-    _log = Logger()
-
     def __init__(
         self, *, sources: Callable[[], Sources], flight: Flight, store: IScanStore, ids: IScanIds
     ) -> None:
@@ -41,8 +37,7 @@ class Status:
     def searchers(self) -> tuple[SearcherState, ...]:
         """See L{IStatus}."""
         sources = self._sources()
-        on = (self._state_of(source) for source in sources.all())
-        return (*on, *map(_off, sources.off))
+        return (*map(_state_of, sources.all()), *map(_off, sources.off))
 
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """See L{IStatus}."""
@@ -69,24 +64,16 @@ class Status:
             raise NoSuchScan(f"nothing is kept of scan {scan_id}")
         return _of_stored(scan, self._sources().services.get(service, ()), now)
 
-    def _state_of(self, source: Source) -> SearcherState:
-        searcher = source.searcher
-        state = SearcherState(
-            name=source.name,
-            mode="async" if source.asynchronous else "sync",
-            required=source.required,
-        )
-        try:
-            return evolve(
-                state,
-                loading=searcher.loading(),
-                trouble=searcher.trouble(),
-                about=searcher.describe(),
-            )
-        except Exception:
-            # An author's code; the others are to be seen all the same.
-            self._log.failure("Searcher {name} does not say how it is", name=source.name)
-            return evolve(state, trouble="does not say how it is; see the log")
+
+def _state_of(source: Source) -> SearcherState:
+    return SearcherState(
+        name=source.name,
+        mode="async" if source.asynchronous else "sync",
+        required=source.required,
+        loading=source.loading(),
+        trouble=source.trouble(),
+        about=source.describe(),
+    )
 
 
 def _off(found: Found) -> SearcherState:

@@ -210,6 +210,19 @@ class CheckTests(CommandCase):
         self.run_command("check")
         self.assertIn("warning: searcher keyed: its file is gone", self.err)
 
+    def test_searchers_that_break(self) -> None:
+        """A searcher that breaks when it is to tell of itself is shown as broken; no command is."""
+        self.write_searcher("async = ['keyed']\n[searchers.keyed]\napi_key = 'x'")
+        with (self.dir / "more" / "keyed.py").open("a") as file:
+            file.write("    def trouble(self):\n        raise ValueError('x')\n")
+            file.write("    def describe(self):\n        return 7\n")
+        self.assertRegex(
+            self.succeed("searchers"), r"keyed +async +trouble +broken: ValueError; 7\n"
+        )
+        self.assertEqual(self.run_command("check"), 0)
+        self.assertIn("warning: searcher keyed: broken: ValueError\n", self.err)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
     def test_index(self) -> None:
         """What the daemon has indexed of a file is told; its absence is no error."""
         self.config.write_text("[searchers.phishtank]\nfile = 'p.csv'\n")

@@ -39,11 +39,19 @@ class Speaking(Local):
 
 
 class Mute(Local):
-    """A searcher that breaks when it is to tell of itself."""
+    """A searcher that breaks when it is to tell of itself, and when it is to stop."""
 
-    def describe(self) -> str:
+    def trouble(self) -> str:
         """Break."""
         raise ValueError("mute")
+
+    def describe(self) -> str:
+        """Say nothing that could be shown."""
+        return 7  # type: ignore[return-value]
+
+    def stop(self) -> None:
+        """End everything."""
+        raise SystemExit
 
 
 class StatusTestCase(SynchronousTestCase):
@@ -120,8 +128,25 @@ class SearcherTests(StatusTestCase):
         self.services[""] = (source_of(Mute(), self.clock), *self.services["phish"])
         mute, asked = self.status.searchers()
         self.assertEqual((mute.name, asked.name), ("local", "asked"))
-        self.assertIn("see the log", mute.trouble)
+        self.assertEqual(
+            (mute.trouble, mute.about, mute.loading), ("broken: ValueError", "7", False)
+        )
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_does_not_stop(self) -> None:
+        """A searcher that would end everything when it is to stop spoils nothing else."""
+        stopped: list[str] = []
+        last = Local()
+        last.stop = lambda: stopped.append("last")  # type: ignore[method-assign]
+        services = {
+            "": (
+                source_of(Mute(), self.clock, name="mute"),
+                source_of(last, self.clock, name="last"),
+            )
+        }
+        Sources(indexes=MultiService(), services=services, off=()).stop()
+        self.assertEqual(stopped, ["last"])
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
     def test_services(self) -> None:
         """Every service has its searchers, in order."""
