@@ -22,6 +22,9 @@ WithStore = Callable[[IThreatStore], Coroutine[Any, Any, int]]
 
 _PAGE = 1000
 
+#: No threat has a greater id: both engines count in 64 bits.
+MAX_ID = 2**63 - 1
+
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add C{threats} and what can follow it."""
@@ -145,6 +148,9 @@ def _checked(**parts: Any) -> Threat:
 
 
 def _list(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    if not _can_be(arguments.after):
+        raise CTSDError(f"--after: expected an id from 0 to {MAX_ID}")
+
     async def show_all(store: IThreatStore) -> int:
         after, left = arguments.after, arguments.limit
         while left:
@@ -193,9 +199,17 @@ def _date(secs: float) -> str:
         return f"{secs:.0f}"
 
 
+def _can_be(threat_id: int) -> bool:
+    return 0 <= threat_id <= MAX_ID
+
+
+async def _threat(store: IThreatStore, threat_id: int) -> Threat | None:
+    return await store.threat(threat_id=threat_id) if _can_be(threat_id) else None
+
+
 def _show(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
     async def show(store: IThreatStore) -> int:
-        threat = await store.threat(threat_id=arguments.id)
+        threat = await _threat(store, arguments.id)
         if threat is None:
             raise CTSDError(f"there is no threat {arguments.id}")
         lines = [
@@ -222,7 +236,7 @@ def _delete(arguments: argparse.Namespace, settings: Settings, world: World) -> 
     wanted = sorted(set(arguments.ids))
 
     async def delete(store: IThreatStore) -> int:
-        missing = [one for one in wanted if await store.threat(threat_id=one) is None]
+        missing = [one for one in wanted if await _threat(store, one) is None]
         if missing:
             raise CTSDError(f"there is no threat {missing[0]}; nothing was removed")
         world.say(f"{await store.delete(threat_ids=wanted)} removed")

@@ -182,6 +182,21 @@ class LookTests(ThreatsCase):
         self.assertFails("threats", "delete", str(self.ids[0]), "999", told="no threat 999")
         self.assertEqual(len(self.stored()), 3)
 
+    def test_impossible_ids(self) -> None:
+        """An id that no store can count to is no threat, in one line."""
+        for huge in (2**63, 10**40):
+            self.assertFails("threats", "show", str(huge), told=f"there is no threat {huge}")
+            self.assertFails(
+                *("threats", "delete", str(self.ids[0]), str(huge)),
+                told=f"there is no threat {huge}; nothing was removed",
+            )
+            self.assertFails(
+                *("threats", "list", "--after", str(huge)),
+                told=f"--after: expected an id from 0 to {2**63 - 1}",
+            )
+        self.assertFails("threats", "show", "--", "-1", told="there is no threat -1")
+        self.assertEqual(self.succeed("threats", "list", "--after", str(2**63 - 1)), "")
+
     def test_export(self) -> None:
         """What people entered comes out, and goes in again as it was."""
         text = self.succeed("threats", "export")
