@@ -79,6 +79,13 @@ class BrowserTests(WebCase):
         ):
             self.assertEqual(self.status(host, "Sec-Fetch-Site: same-origin"), status, host)
 
+    def test_reason(self) -> None:
+        """A name that does not lead here is told by its name in RFC 9110."""
+        self.serve(loopback=True)
+        client = self.ask(request("OPTIONS", "/", b"", "", "Sec-Fetch-Site: same-origin"))
+        first = client.wire.value().partition(b"\r\n")[0]
+        self.assertEqual(first, b"HTTP/1.1 421 Misdirected Request")
+
     def test_large_body(self) -> None:
         """A foreign page's upload is refused before it comes."""
         data = request("POST", "/", b"x" * 100_000, "text/plain", "Origin: null")

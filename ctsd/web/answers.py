@@ -12,6 +12,9 @@ from ctsd.wire import encode_error
 _JSON = b"Content-Type: application/json\r\n"
 _CONSTANT = b"Cache-Control: no-store\r\n"
 
+# twisted.web does not know 421 (RFC 9110, section 15.5.20).
+_REASONS = {**RESPONSES, 421: b"Misdirected Request"}
+
 
 @frozen
 class Answer:
@@ -49,7 +52,7 @@ def not_allowed(allow: bytes) -> Answer:
 
 
 def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %s\r\n" % (status, RESPONSES.get(status, b"Unknown"))
+    return b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"Unknown"))
 
 
 def _starts() -> Mapping[int, bytes]:
