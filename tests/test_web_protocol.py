@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from ctsd.errors import LostScan, StoreError, Unavailable
 from ctsd.interfaces import IScans, ISpool
-from ctsd.model import PASSWORD
+from ctsd.model import PASSWORD, Artifact
 from ctsd.testing import FakeScans
 from tests.web_fixtures import MULTIPART, WebCase, multipart, part, request, upload
 
@@ -150,6 +150,23 @@ class ProtocolTests(WebCase):
             client = self.ask(request("POST", "/", IP, content_type))
             self.assertEqual(client.reply.status, 200, content_type)
 
+    def test_json_that_says_it_is_multipart(self) -> None:
+        """JSON is JSON, with blanks or a byte order mark before it, wherever it was cut."""
+        for body in (
+            IP,
+            b"\r\n \t" + IP,
+            b" " * 5000 + IP,
+            b"\xef\xbb\xbf" + IP,
+            IP.decode().encode("utf-16"),
+            IP.decode().encode("utf-16-be"),
+        ):
+            for by in (0, 1, 3):
+                client = self.ask(request("POST", "/", body, MULTIPART), by=by)
+                self.assertEqual(client.statuses, [200], (body, by))
+            self.assertEqual(self.scans.submitted[-1][1], Artifact("net.ip", "192.168.1.1"))
+        for body in (b" ", b"\r\n" * 3000, b"\xef\xbb\xbf", b" [1]"):
+            self.assertEqual(self.ask(request("POST", "/", body, MULTIPART), by=1).statuses, [400])
+
     def test_unavailable(self) -> None:
         """What can't be taken now is 503 with Retry-After and a reason."""
         for error in (Unavailable("too much in flight", retry_secs=11), StoreError("away")):
@@ -282,6 +299,20 @@ class MultipartProtocolTests(WebCase):
         for headers in ((), ("Content-Type: application/json", "X-Y: z")):
             self.assertEqual(self.ask_parts(part("artifact", IP, *headers)), 200)
         self.assertEqual({artifact.value for _, artifact in self.scans.submitted}, {"192.168.1.1"})
+
+    def test_blanks_before(self) -> None:
+        """What stands before the first part is nothing, blanks too, wherever it was cut."""
+        body = multipart(part("artifact", IP))
+        for before, status in (
+            (b"\r\n", 200),
+            (b" \t\r\n\r\n", 200),
+            (b"  x\r\n", 200),
+            (b" " * 5000 + b"\r\n", 200),
+            (b"  ", 400),
+        ):
+            for by in (0, 1, 2):
+                client = self.ask(request("POST", "/", before + body, MULTIPART), by=by)
+                self.assertEqual(client.statuses, [status], (before, by))
 
     def test_no_artifact(self) -> None:
         """Without that part it is 400, and its file is gone."""

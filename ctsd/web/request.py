@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Gate = Callable[["Request"], "Answer | Deferred[Answer | None] | None"]
 
 
+#: What may stand before JSON: blanks, and what byte order marks and wide characters are made of.
+_BEFORE_JSON = b" \t\r\n\xef\xbb\xbf\xfe\xff\x00"
+
+
 class _Nothing:
     """Where bodies go that nobody wants."""
 
@@ -74,6 +78,7 @@ class Request(server.Request):
         self._early_bytes = channel.site.limits.small_body_bytes
         self._sink: HeldBody | Upload | _Nothing | None = None
         self._ended = False
+        # None as soon as it is known that the body is JSON, or what it has become.
         self._boundary: bytes | None = None
 
     def getClientAddress(self) -> Any:
@@ -155,28 +160,50 @@ class Request(server.Request):
             return
         try:
             if self._sink is None:
-                self._sink = self._open_sink(data)
+                self._sink = self._held_body()
             elif isinstance(self._sink, _Nothing):
                 self._early_bytes -= len(data)
                 if self._early_bytes < 0:
                     raise BodyTooLarge("a body where none is expected")
-            self._sink.write(data)
+            if self._boundary is not None:
+                self._look(data)
+            else:
+                self._sink.write(data)
         except Exception as error:
             self.refuse(error)
 
-    def _open_sink(self, data: bytes) -> HeldBody | Upload:
-        site = self.site
-        limits = site.limits
-        held = HeldBody(
-            memory=site.memory,
+    def _held_body(self) -> HeldBody:
+        limits = self.site.limits
+        return HeldBody(
+            memory=self.site.memory,
             max_bytes=limits.max_json_bytes,
             small_bytes=limits.small_body_bytes,
         )
-        # JSON is JSON, whatever the Content-Type says, and no multipart body begins like it.
-        if self._boundary is None or data.startswith(b"{"):
-            return held
+
+    def _look(self, data: bytes) -> None:
+        """
+        Take a piece of a body that says it is multipart, while all that came was blanks. JSON is
+        JSON, whatever the Content-Type says, and no multipart body begins like it.
+        """
+        held, boundary = self._sink, self._boundary
+        assert isinstance(held, HeldBody)
+        assert boundary is not None
+        begins = data.lstrip(_BEFORE_JSON)[:1]
+        if begins:
+            self._boundary = None
+        if not begins or begins == b"{":
+            held.write(data)
+            return
+        before = bytes(held.data)
+        held.release()
+        self._sink = self._upload(boundary, held)
+        self._sink.write(before + data)
+
+    def _upload(self, boundary: bytes, held: HeldBody) -> Upload:
+        site = self.site
+        limits = site.limits
         return Upload(
-            boundary=self._boundary,
+            boundary=boundary,
             artifact=held,
             spool=site.spool if limits.uploads_enabled else None,
             max_file_bytes=limits.upload_max_bytes,
