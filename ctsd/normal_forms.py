@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
 from typing import Final
 
@@ -87,6 +88,8 @@ def bare_url(url: str) -> str:
     return url.strip(_URL_EDGES)
 
 
+# One scan asks for the form of its URL several times: for its digest, for every index.
+@lru_cache(maxsize=16)
 def whole_url(url: str) -> str | None:
     """
     The normal form of a URL by the WHATWG standard (U{https://url.spec.whatwg.org/}), without

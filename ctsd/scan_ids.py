@@ -22,6 +22,9 @@ from ctsd.interfaces import IScanIds
 _VERSION: Final = 8 << 76
 _VARIANT: Final = 2 << 62
 _MAX_MS: Final = (1 << 48) - 1
+_RANDOM_BYTES: Final = 5
+_IDS_AHEAD: Final = 64
+
 _TAG_MASK: Final = (1 << 34) - 1
 
 
@@ -37,11 +40,16 @@ class ScanIds:
     def __init__(self, secret: bytes, random: Callable[[int], bytes] = os.urandom) -> None:
         self._keyed = hashlib.blake2b(key=secret, digest_size=5, person=b"ctsd scan id")
         self._random = random
+        self._unused = b""
 
     def mint(self, *, service: str, now: float) -> str:
         """See L{IScanIds.mint}."""
         ms = min(max(int(now * 1000), 0), _MAX_MS)
-        return self._compose(service, ms, int.from_bytes(self._random(5), "big"))
+        if not self._unused:
+            # A call of the kernel for many ids.
+            self._unused = self._random(_RANDOM_BYTES * _IDS_AHEAD)
+        random, self._unused = self._unused[:_RANDOM_BYTES], self._unused[_RANDOM_BYTES:]
+        return self._compose(service, ms, int.from_bytes(random, "big"))
 
     def issued(self, *, service: str, scan_id: str) -> float:
         """

@@ -127,6 +127,8 @@ def encode_hits(
     :param more: how many more there are that are not among C{hits}.
     :param at_least: C{more} is a lower bound.
     """
+    if not hits and not more:
+        return ()
     rest = iter(hits)
     first = list(islice(rest, limit))
     if len(first) == limit:
