@@ -267,7 +267,7 @@ class Daemon(MultiService):
         sources.indexes.startService()
         await self._loaded(sources)
         self._configuration, self._sources = new, sources
-        self._rules.services, self._rules.limits = sources.services, scan_limits(settings)
+        self._rules.replace(sources.services, scan_limits(settings))
         self._listening.reconfigure(
             limits=web_limits(settings),
             allowed_hosts=settings.allowed_hosts,

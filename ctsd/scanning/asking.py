@@ -6,7 +6,7 @@ or raises becomes an L{Outcome}.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -211,25 +211,25 @@ class _Asking:
         self._outcomes: list[Outcome] = []
         self._finds: list[Finds] = []
 
-    def each(self) -> Iterator[tuple[Question, SearchContext]]:
-        """Every question, with the context to search it in."""
-        for question in self._ask.questions:
-            yield (
-                question,
-                SearchContext(
-                    id=self._ask.scan_id,
-                    type=question.type,
-                    value=question.value,
-                    searcher=self._source.name,
-                    scope=self._source.scope,
-                    source=question.source,
-                    asked=self._ask.asked,
-                    setup=self._source.setup,
-                ),
-            )
+    def context(self, question: Question) -> SearchContext:
+        """What a search of this question knows of itself."""
+        ask, source = self._ask, self._source
+        return SearchContext(
+            id=ask.scan_id,
+            type=question.type,
+            value=question.value,
+            searcher=source.name,
+            scope=source.scope,
+            source=question.source,
+            asked=ask.asked,
+            setup=source.setup,
+        )
 
     def add(self, answer: Any, context: SearchContext, question: Question) -> None:
         """One question was answered."""
+        if answer is None and not context.found and self._source.searcher.local:
+            self._outcomes.append(NOTHING)
+            return
         found = _found(answer, context.found)
         if question.how:
             found = _marked(found, question.how)
@@ -275,7 +275,8 @@ class _Asking:
 def ask_local(source: Source, ask: Ask) -> Answered:
     """Ask a searcher that answers from memory; nothing here waits."""
     asking = _Asking(source, ask)
-    for question, context in asking.each():
+    for question in ask.questions:
+        context = asking.context(question)
         token = current_search.set(context)
         try:
             asking.add(_answer_now(_call(source, question, context)), context, question)
@@ -289,7 +290,8 @@ def ask_local(source: Source, ask: Ask) -> Answered:
 async def ask_waiting(source: Source, ask: Ask) -> Answered:
     """Ask a searcher with an C{async def search}."""
     asking = _Asking(source, ask)
-    for question, context in asking.each():
+    for question in ask.questions:
+        context = asking.context(question)
         current_search.set(context)
         try:
             answer = await _call(source, question, context)
@@ -306,7 +308,8 @@ async def ask_waiting(source: Source, ask: Ask) -> Answered:
 def ask_blocking(source: Source, ask: Ask) -> Answered:
     """Ask a searcher with a plain C{def search}; called in a thread."""
     asking = _Asking(source, ask)
-    for question, context in asking.each():
+    for question in ask.questions:
+        context = asking.context(question)
         current_search.set(context)
         try:
             asking.add(_call(source, question, context), context, question)
@@ -338,6 +341,8 @@ def _found(answer: Any, stored: list[Threat]) -> Found:
     once.
     """
     if isinstance(answer, Found):
+        if not stored:
+            return answer
         given, more, at_least = list[Any](answer.hits), answer.more, answer.at_least
     else:
         given, more, at_least = list(islice(_findings(answer), MAX_FINDINGS)), 0, False

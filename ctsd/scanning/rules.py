@@ -41,17 +41,52 @@ class ScanLimits:
         return self.post_deadline_secs * 0.85
 
 
+@frozen
+class Asked:
+    """
+    Who is asked about a type of artifacts.
+
+    :ivar local: whether all of them answer from memory.
+    """
+
+    sources: tuple[Source, ...] = field(repr=False)
+    names: frozenset[str]
+    local: bool
+
+
 @define(kw_only=True, eq=False)
 class Rules:
     """
-    One object that everybody who works on scans looks at; its parts are replaced when the
-    configuration is read again, and hold for the next scan.
+    One object that everybody who works on scans looks at; its parts are replaced (L{replace})
+    when the configuration is read again, and hold for the next scan.
 
     :ivar services: the searchers of each service, in order; C{ROOT_SERVICE} is one of them.
     """
 
     services: Mapping[str, tuple[Source, ...]] = field(repr=False)
     limits: ScanLimits
+    _asked: dict[tuple[str, str], Asked] = field(factory=dict, init=False, repr=False)
+
+    def replace(self, services: Mapping[str, tuple[Source, ...]], limits: ScanLimits) -> None:
+        """Go by these from now on."""
+        self.services, self.limits = services, limits
+        self._asked.clear()
+
+    def asked(self, service: str, type: str) -> Asked:
+        """
+        Who is asked about a type of artifacts (a known one) in a service.
+
+        :raises NoSuchService: there is no such service.
+        """
+        asked = self._asked.get((service, type))
+        if asked is None:
+            sources = tuple(one for one in self.sources(service) if one.supports(type))
+            asked = self._asked[service, type] = Asked(
+                sources,
+                frozenset(one.name for one in sources),
+                all(one.local for one in sources),
+            )
+        return asked
 
     def sources(self, service: str) -> tuple[Source, ...]:
         """

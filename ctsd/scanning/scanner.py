@@ -21,14 +21,23 @@ from ctsd.artifacts import digest as digest_of
 from ctsd.artifacts import is_empty, shaped
 from ctsd.errors import Unavailable, UnknownArtifact
 from ctsd.interfaces import Finds, IScanIds, IScans, IScanStore, ISpool
-from ctsd.model import FILE, ROOT_SERVICE, Artifact, Outcome, Scan, ScanState, ScanView
+from ctsd.model import (
+    FILE,
+    ROOT_SERVICE,
+    Artifact,
+    Outcome,
+    Scan,
+    ScanState,
+    ScanView,
+    Search,
+)
 from ctsd.scanning.asking import Answered, Ask, Question, Source, ask_local
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, needs_file, questions_for, search_row
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
-from ctsd.scanning.rules import Rules
+from ctsd.scanning.rules import Asked, Rules
 from ctsd.scanning.scan_log import ScanLog
 from ctsd.scanning.upkeep import Upkeep
 from ctsd.scanning.views import Views
@@ -188,7 +197,7 @@ class Scanner(Service):
         artifact: Artifact,
         digest: bytes,
         sources: Sequence[Source],
-        good: Mapping[str, Outcome],
+        known: Mapping[str, Outcome],
     ) -> Deferred[ScanView]:
         """Start a scan: local searchers answer here and now, the others are started."""
         if len(self._flight) >= self._rules.limits.max_scans:
@@ -196,32 +205,42 @@ class Scanner(Service):
         started = self._clock.seconds()
         now = self._store.now()
         scan_id = self._ids.mint(service=service, now=now)
-        questions = questions_for(artifact, digest, sources)
-        asked = frozenset(questions)
-        parts: dict[str, Part] = {}
         finds: list[Finds] = []
+        if sources and not known and artifact.file is None and artifact.type != FILE:
+            asked = self._rules.asked(service, artifact.type)
+            if asked.local:
+                known = self._ask_all_local(scan_id, artifact, digest, asked, finds)
+                if all(outcome.good for outcome in known.values()):
+                    hits = [hit for outcome in known.values() for hit in outcome.hits]
+                    view = ScanView(id=scan_id, finished=True, hits=tuple(hits))
+                    searches = tuple(
+                        [Search(searcher=one, outcome=known[one], tries=1) for one in known]
+                    )
+                    self._finish(service, artifact, digest, now, searches, finds, view, started)
+                    return succeed(view)
+        questions = questions_for(artifact, digest, sources)
+        names = frozenset(questions)
+        parts: dict[str, Part] = {}
         remote: list[tuple[Source, Ask]] = []
         for source in sources:
             name = source.name
             if name not in questions:
                 continue
-            part = parts[name] = Part(name, source.required, good.get(name))
+            part = parts[name] = Part(name, source.required, known.get(name))
             if part.outcome is not None:
+                part.tries = 1
                 continue
-            ask = Ask(scan_id=scan_id, questions=questions[name], asked=asked)
+            ask = Ask(scan_id=scan_id, questions=questions[name], asked=names)
             if source.local:
-                answered = ask_local(source, ask)
-                part.outcome, part.tries = answered.outcome, 1
-                self._reliability.note(name, answered.outcome)
-                finds += answered.finds
+                part.outcome, part.tries = self._ask_local(source, ask, finds), 1
             else:
                 remote.append((source, ask))
         if not remote and state_of(parts.values()) is ScanState.COMPLETE:
             self._discard_file(artifact)
             view = ScanView(id=scan_id, finished=True, hits=hits_of(parts.values()))
-            return succeed(
-                self._finish(service, artifact, digest, now, parts, finds, view, started)
-            )
+            searches = tuple([search_row(part, "") for part in parts.values()])
+            self._finish(service, artifact, digest, now, searches, finds, view, started)
+            return succeed(view)
         live = LiveScan(
             id=scan_id,
             service=service,
@@ -235,6 +254,25 @@ class Scanner(Service):
             finds=finds,
         )
         return self._start(live, remote)
+
+    def _ask_all_local(
+        self,
+        scan_id: str,
+        artifact: Artifact,
+        digest: bytes,
+        asked: Asked,
+        finds: list[Finds],
+    ) -> dict[str, Outcome]:
+        question = Question(artifact.type, artifact.value, None, "", digest)
+        ask = Ask(scan_id=scan_id, questions=(question,), asked=asked.names)
+        return {source.name: self._ask_local(source, ask, finds) for source in asked.sources}
+
+    def _ask_local(self, source: Source, ask: Ask, finds: list[Finds]) -> Outcome:
+        answered = ask_local(source, ask)
+        if answered.finds:
+            finds += answered.finds
+        self._reliability.note(source.name, answered.outcome)
+        return answered.outcome
 
     def _start(self, live: LiveScan, remote: Sequence[tuple[Source, Ask]]) -> Deferred[ScanView]:
         """Start what does not answer at once, and wait for it as long as a first answer may."""
@@ -282,12 +320,13 @@ class Scanner(Service):
         self._flight.release(live)
         view = ScanView(id=live.id, finished=True, hits=hits_of(live.parts.values()))
         self._discard_file(live.artifact)
+        searches = tuple([search_row(part, "") for part in live.parts.values()])
         self._finish(
             live.service,
             live.artifact,
             live.digest,
             live.created,
-            live.parts,
+            searches,
             live.finds,
             view,
             live.started,
@@ -303,11 +342,11 @@ class Scanner(Service):
         artifact: Artifact,
         digest: bytes,
         created: float,
-        parts: Mapping[str, Part],
+        searches: tuple[Search, ...],
         finds: Sequence[Finds],
         view: ScanView,
         started: float,
-    ) -> ScanView:
+    ) -> None:
         """A scan that ends in its first answer: it is written just after."""
         self._store.remember(
             scan=Scan(
@@ -317,7 +356,7 @@ class Scanner(Service):
                 created=created,
                 deadline=created,
                 digest=digest,
-                searches=tuple([search_row(part, "") for part in parts.values()]),
+                searches=searches,
             ),
             finds=finds,
         )
@@ -330,7 +369,6 @@ class Scanner(Service):
             hits=len(view.hits),
             secs=self._clock.seconds() - started,
         )
-        return view
 
     # -- small things
 
