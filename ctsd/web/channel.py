@@ -12,9 +12,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, _ChunkedTransferDecoder, _MalformedChunkedDataError
+from zope.interface import implementer
 
 from ctsd.web.answers import error_answer, render
 from ctsd.web.heads import CHUNKED, BadHead, parse_head
@@ -42,9 +44,13 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+@implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """
     A connection of a L{CTSSite}.
+
+    A client may end its sending side as soon as it has sent its requests; it gets its answers. (Not
+    over TLS, where that is the end of the connection.)
 
     :ivar phase: see L{Phase}.
     """
@@ -60,6 +66,8 @@ class Channel(HTTPChannel):
         self.phase = Phase.HEAD
         self._input = b""
         self._running = False
+        # The client sends nothing more.
+        self._all_sent = False
         # Of the head that is being read: an empty line before it, and a part of it, were there.
         self._skipped = False
         self._in_head = False
@@ -91,6 +99,24 @@ class Channel(HTTPChannel):
             request.connectionLost(reason)
         self.site.channel_lost(self)
 
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more; it may still read, or have gone altogether."""
+        self._all_sent = True
+        if self.phase is not Phase.BUSY:
+            self._give_up()
+        elif not self._input:
+            self.persistent = 0
+
+    def writeConnectionLost(self) -> None:
+        """We send nothing more: so we wanted."""
+
+    def _give_up(self) -> None:
+        """What the client has begun will never be whole."""
+        requests, self.requests = self.requests, []
+        for request in requests:
+            request.connectionLost(Failure(ConnectionDone()))
+        self.close()
+
     # What comes in
 
     def dataReceived(self, data: bytes) -> None:
@@ -121,6 +147,8 @@ class Channel(HTTPChannel):
                     self._read_body()
         finally:
             self._running = False
+        if self._all_sent and self.phase is not Phase.BUSY:
+            self._give_up()
         if self._overfull and len(self._input) <= self.site.limits.pipeline_bytes:
             self._overfull = False
             self._update_reading()
@@ -302,7 +330,7 @@ class Channel(HTTPChannel):
             self._reading = reading
             if not reading:
                 self._networkProducer.pauseProducing()
-            elif self.phase is not Phase.CLOSED:
+            elif self.phase is not Phase.CLOSED and not self._all_sent:
                 self._mark()
                 self._networkProducer.resumeProducing()
 
