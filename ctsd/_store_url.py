@@ -17,6 +17,7 @@ _EXPECTED = (
 #: among them (PostgreSQL's manual, "Parameter Key Words").
 _PARAMETERS = (
     "host",
+    "port",
     "sslmode",
     "sslrootcert",
     "sslcert",
@@ -68,6 +69,8 @@ def _postgres(given: str, base_dir: Path) -> str:
             raise Wrong('expected no password in it: that goes into password = { env = "NAME" }')
         if name not in _PARAMETERS:
             raise Wrong(unknown(name, _PARAMETERS, "connection parameter"))
+        if name == "port" and not value.isdecimal():
+            raise Wrong("expected a port as a number")
         if name == "sslmode" and value not in _SSL_MODES:
             raise Wrong(f"expected sslmode to be one of {', '.join(_SSL_MODES)}")
     where = dict(options).get("host") or unquote(where)

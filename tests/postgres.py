@@ -16,6 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+#: The same for pgbouncer.
+POOLER_MISSING = (
+    "" if shutil.which("pgbouncer") else "pgbouncer is not installed (Debian: pgbouncer)"
+)
+
 #: How long starting and stopping may take.
 _PATIENCE_SECS = 60.0
 
@@ -69,7 +74,7 @@ class Server:
 
     password = "s3cret/p@ss word"
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, key: Path | None = None, certificate: Path | None = None) -> None:
         found = binaries()
         assert found is not None, MISSING
         self._bin = found
@@ -97,10 +102,22 @@ class Server:
             "--no-sync",
             "--no-instructions",
         )
+        settings = dict(_SETTINGS)
+        for name, file in (("key", key), ("cert", certificate)):
+            if file is not None:
+                settings["ssl"] = "on"
+                settings[f"ssl_{name}_file"] = f"server.{name}"
+                self._give(self.data / f"server.{name}", file.read_bytes())
         with (self.data / "postgresql.conf").open("a") as conf:
-            for name, value in {**_SETTINGS, **settings}.items():
+            for name, value in settings.items():
                 conf.write(f"{name} = '{value}'\n")
         self.start()
+
+    def _give(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        path.chmod(0o600)
+        owner = self.data.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
     def _call(self, name: str, *arguments: str) -> None:
         subprocess.run(
@@ -202,6 +219,46 @@ class Server:
             "postgres", "SELECT pid FROM pg_stat_activity WHERE datname = %s", (database,)
         )
         return [row[0] for row in rows]
+
+
+class Pooler:
+    """pgbouncer before a server, in transaction mode; its few sessions are everybody's."""
+
+    def __init__(self, server: Server, sessions: int = 3) -> None:
+        self.port = free_port()
+        self._directory = Path(tempfile.mkdtemp(prefix="ctsd-pgbouncer-"))
+        users = self._directory / "users"
+        users.write_text(f'"ctsd" "{server.password}"\n')
+        config = self._directory / "ini"
+        config.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={server.port}\n"
+            "[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {users}\n"
+            f"pool_mode = transaction\ndefault_pool_size = {sessions}\n"
+        )
+        for each in (self._directory, users, config):
+            each.chmod(0o755)
+        self._log = (self._directory / "log").open("wb")
+        program = shutil.which("pgbouncer")
+        assert program is not None, POOLER_MISSING
+        self._process = subprocess.Popen(
+            _as_nobody([program, str(config)]), stdout=self._log, stderr=self._log, cwd="/"
+        )
+        deadline = time.monotonic() + _PATIENCE_SECS
+        while time.monotonic() < deadline:
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError((self._directory / "log").read_text())
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+        shutil.rmtree(self._directory)
 
 
 class Shared:

@@ -50,15 +50,17 @@ searchers = ["phishtank"]
 """
 
 
-def write_key_pair(directory: Path, *, days: int = 365) -> tuple[Path, Path]:
+def write_key_pair(
+    directory: Path, *, days: int = 365, name: str = "ctsd.example"
+) -> tuple[Path, Path]:
     """A fresh key and its self-signed certificate that ends in so many days."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ctsd.example")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))

@@ -30,6 +30,7 @@ class PostgresUrlTests(ConfigCase):
             ("postgresql://me@host/ctsd?sslpassword=s3cret", "expected no password"),
             ("postgresql://me@host/ctsd?sslmod=require", "did you mean sslmode?"),
             ("postgresql://me@host/ctsd?options=-csearch_path=x", "no such connection parameter"),
+            ("postgresql://me@host/ctsd?port=x", "a port as a number"),
             ("postgresql://me@host/ctsd?sslmode=yes", "verify-full"),
             ("postgresql://me@host/ctsd?sslmode", '"postgresql://user@host:port/database"'),
             ("postgresql://me@[::1/ctsd", '"postgresql://user@host:port/database"'),
@@ -56,6 +57,8 @@ class PostgresUrlTests(ConfigCase):
             ("postgresql://me@[::1]:7/db", (("::1", "7"),), {}),
             ("postgresql://me@[::1]/db", (("::1", "5432"),), {}),
             ("postgresql://me@/db?host=/run/x", (("/run/x", "5432"),), {"user": "me"}),
+            ("postgresql://me@/db?host=/run/x&port=7", (("/run/x", "7"),), {"dbname": "db"}),
+            ("postgresql://me@%2Frun%2Fx:7/db", (("/run/x", "7"),), {}),
             ("postgresql://me@%2Frun%2Fx/db", (("/run/x", "5432"),), {"user": "me"}),
         ):
             target = Target.parse(self.url(url), "pass")

@@ -43,8 +43,9 @@ from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
 
-#: How often a transaction is tried that was in another's way, or whose connection was lost before
-#: it could have been committed.
+#: How often a transaction is tried that was in another's way. One whose session was lost before
+#: it could have been committed is tried as often and once more for each session: a server that
+#: starts anew ends all of them.
 _TRIES = 3
 
 
@@ -254,13 +255,13 @@ class PostgresStore(QueuedVerbs):
                 lost = is_lost(error)
                 if not lost and transaction is not None:
                     broken = not await _rolled_back(transaction)
-                harmless = lost and not (
-                    transaction and (transaction.committing or transaction.silent)
-                )
-                if tries >= _TRIES or not (harmless or again(error)):
+                if lost and _is_harmless(transaction) and tries <= _TRIES + self._pool.size:
+                    continue
+                if not again(error) or tries >= _TRIES:
                     raise
             finally:
-                self._pool.release(session, broken=broken)
+                silent = transaction is not None and transaction.silent
+                self._pool.release(session, broken=broken, silent=silent)
 
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
         return Deferred.fromCoroutine(self._write_group(group)).addErrback(_as_store_error)

@@ -61,7 +61,7 @@ class Pool:
     _away_since: float | None = field(default=None, init=False)
     _why: str = field(default="", init=False)
     _told: bool = field(default=False, init=False)
-    _stopped: Deferred[None] | None = field(default=None, init=False)
+    _stops: list[Deferred[None]] = field(factory=list, init=False)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -72,28 +72,20 @@ class Pool:
 
     def stop(self) -> Deferred[None]:
         """Close everything, also what is lent; fires when nothing is left."""
-        if self._stopped is not None:
-            return self._stopped_too()
         self._running = False
-        for call in self._sleeping:
-            call.cancel()
-        self._sleeping.clear()
-        for waiter in list(self._waiting):
-            waiter.give_up(StoreError("the store is closing"))
-        self._waiting.clear()
-        for session in [*self._idle, *self._lent]:
+        while self._sleeping:
+            self._sleeping.pop().cancel()
+        # Who is told may well come here again.
+        while self._waiting:
+            self._waiting.popleft().give_up(StoreError("the store is closing"))
+        while self._idle:
+            self._idle.pop().close()
+        for session in list(self._lent):
             session.close()
-        self._idle.clear()
-        if not self._lent and not self._connecting:
-            return succeed(None)
-        self._stopped = Deferred()
-        return self._stopped
-
-    def _stopped_too(self) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-        assert self._stopped is not None
-        self._stopped.addCallback(done.callback)
-        return done
+        stopped: Deferred[None] = Deferred()
+        self._stops.append(stopped)
+        self._check_stopped()
+        return stopped
 
     def acquire(self, *, first: bool = False) -> Deferred[Session]:
         """
@@ -124,19 +116,24 @@ class Pool:
             self._waiting.append(waiter)
         return waiter.done
 
-    def release(self, session: Session, *, broken: bool = False) -> None:
+    def release(self, session: Session, *, broken: bool = False, silent: bool = False) -> None:
         """
         Give a connection back.
 
         :param broken: whether it must not be used again.
+        :param silent: whether the server did not answer: the others are not to be trusted, either.
         """
         if broken:
             session.close()
         self._lent.discard(session)
+        if silent:
+            for other in list(self._idle):
+                other.close()
         if not self._running:
             session.close()
             self._check_stopped()
         elif session.usable:
+            self._away_since = None
             self._offer(session)
         else:
             self._replace()
@@ -167,7 +164,7 @@ class Pool:
     def _replace(self) -> None:
         if not self._running:
             return
-        if not self._idle and not self._lent and self._away_since is None:
+        if not self._idle and self._away_since is None:
             self._away_since = self.reactor.seconds()
         self._connect(_FIRST_WAIT_SECS)
 
@@ -226,9 +223,9 @@ class Pool:
         self._sleeping.add(call)
 
     def _check_stopped(self) -> None:
-        if self._stopped is not None and not self._lent and not self._connecting:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if not self._lent and not self._connecting:
+            while self._stops:
+                self._stops.pop().callback(None)
 
 
 @define(eq=False)

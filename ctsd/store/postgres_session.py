@@ -23,6 +23,9 @@ class Session(txpostgres.Connection):  # type: ignore[misc]
     """
     A connection that is closed rather than cancelled, and says so.
 
+    A connection that libpq has given up has no socket any more while psycopg2 does not call it
+    closed yet: the reactor refuses it with a C{ValueError}.
+
     :ivar lost: called once, when it is of no use any more and nobody uses it.
     """
 
@@ -39,7 +42,14 @@ class Session(txpostgres.Connection):  # type: ignore[misc]
         """See whether the server has ended it while nothing was asked."""
         try:
             super().doRead()
-        except psycopg2.Error:
+        except (psycopg2.Error, ValueError):
+            self.close()
+
+    def cursorFinished(self, cursor: Any) -> None:
+        """Listen again to what the server has to say without being asked."""
+        try:
+            super().cursorFinished(cursor)
+        except ValueError:
             self.close()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -75,34 +85,42 @@ async def connect(
     :raises ConnectionDone: it took too long.
     :raises OSError: the name is not known.
     """
-    session = Session(reactor, lost)
-    ended = _Limit(reactor, secs, session)
+    limit = _Limit(reactor, secs)
     try:
-        address = await ended.race(_look_up(reactor, host[0]))
         # libpq would look names up by itself, and block for as long as that takes.
-        await session.connect(**target.parameters(*host, address))
-        use_bytes(session.pollable())
-        return session
-    except BaseException:
-        session.close()
-        raise
+        addresses = await limit.race(_look_up(reactor, host[0]))
+        while True:
+            session = limit.session = Session(reactor, lost)
+            try:
+                await session.connect(**target.parameters(*host, addresses.pop(0)))
+                use_bytes(session.pollable())
+                return session
+            except BaseException as error:
+                session.close()
+                if not addresses or not isinstance(error, psycopg2.Error):
+                    raise
     finally:
-        ended.over()
+        limit.over()
 
 
 class _Limit:
-    """Closes a session when its time is over."""
+    """
+    How long connecting may take.
 
-    def __init__(self, reactor: Any, secs: float, session: Session) -> None:
+    :ivar session: closed when the time is over.
+    """
+
+    def __init__(self, reactor: Any, secs: float) -> None:
         self._waiting: Deferred[Any] | None = None
-        self._session = session
+        self.session: Session | None = None
         self._call = reactor.callLater(secs, self._end)
 
     def _end(self) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.errback(ConnectionDone())
-        self._session.close()
+        if self.session is not None:
+            self.session.close()
 
     async def race(self, slow: Deferred[Any]) -> Any:
         """What a Deferred fires with that can't be ended, if that is in time."""
@@ -124,17 +142,18 @@ class _Limit:
 
 @implementer(IResolutionReceiver)
 class _Addresses:
-    def __init__(self, done: Deferred[str], host: str) -> None:
+    def __init__(self, done: Deferred[list[str]], host: str) -> None:
         self._done = done
         self._host = host
-        self._found = ""
+        self._found: list[str] = []
 
     def resolutionBegan(self, resolutionInProgress: Any) -> None:
         """Nothing is known yet."""
 
     def addressResolved(self, address: Any) -> None:
-        """Keep the first one."""
-        self._found = self._found or address.host
+        """Keep it, once."""
+        if address.host not in self._found:
+            self._found.append(address.host)
 
     def resolutionComplete(self) -> None:
         """Tell it."""
@@ -144,12 +163,12 @@ class _Addresses:
             self._done.errback(OSError(f"{self._host}: the name is not known"))
 
 
-def _look_up(reactor: Any, host: str) -> Deferred[str]:
-    done: Deferred[str] = Deferred()
+def _look_up(reactor: Any, host: str) -> Deferred[list[str]]:
+    done: Deferred[list[str]] = Deferred()
     if host.startswith(("/", "@")):  # a socket has no address
-        done.callback("")
+        done.callback([""])
     elif isIPAddress(host) or isIPv6Address(host):
-        done.callback(host)
+        done.callback([host])
     else:
         reactor.nameResolver.resolveHostName(_Addresses(done, host), host, 0)
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -21,6 +22,9 @@ DEFAULTS: Mapping[str, str] = {
     "tcp_user_timeout": "15000",
     "gssencmode": "disable",
 }
+
+
+_WITH_PORT = re.compile(r"(\[.*\]|.*?)(?::(\d+))?", re.DOTALL)
 
 
 @frozen(kw_only=True)
@@ -43,7 +47,7 @@ class Target:
         """
         From a URL that C{store.url} was checked to be.
 
-        The host may be a list with commas; C{?host=/directory} stands for a socket.
+        The host may be a list with commas; C{?host=/directory&port=5432} stands for a socket.
         """
         parts = urlsplit(url)
         options = {**DEFAULTS, **dict(parse_qsl(parts.query))}
@@ -52,7 +56,8 @@ class Target:
             options["user"] = unquote(user)
         options["dbname"] = unquote(parts.path.lstrip("/"))
         where = options.pop("host", "") or unquote(where)
-        hosts = tuple(_host_and_port(one) for one in where.split(","))
+        port = options.pop("port", "5432")
+        hosts = tuple(_host_and_port(one, port) for one in where.split(","))
         return cls(hosts=hosts, options=options, password=password)
 
     @property
@@ -90,9 +95,6 @@ class Target:
         return cls(hosts=tuple(map(tuple, hosts)), options=options, password=password)
 
 
-def _host_and_port(text: str) -> tuple[str, str]:
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, rest.lstrip(":") or "5432"
-    host, colon, port = text.rpartition(":")
-    return (host, port) if colon and not text.startswith("/") else (text, "5432")
+def _host_and_port(text: str, otherwise: str) -> tuple[str, str]:
+    host, port = _WITH_PORT.fullmatch(text).groups()  # type: ignore[union-attr]
+    return host.strip("[]"), port or otherwise
