@@ -92,7 +92,7 @@ class RecordsFile(Service):
         """
         self._path = path
         self._parse = reference(parse)
-        self._label = label_of(self._parse)
+        self._label = label_of(parse=self._parse)
         self._clock = clock
         self._build = build
         self._in_thread = in_thread

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
-#: The modules that decide what stands in an index: when one of them has changed, it is built anew.
-_FORMS = (
+#: The modules that decide what stands in an index, which are all that a build imports of ctsd:
+#: when one of them has changed, it is built anew.
+FORMS = (
+    "artifacts.py",
+    "errors.py",
+    "interfaces.py",
     "matching.py",
+    "model.py",
     "normal_forms.py",
     "stored.py",
-    "feeds/index.py",
-    "feeds/section.py",
-    "feeds/writer.py",
+    "threat_lines.py",
     "feeds/build.py",
     "feeds/delta.py",
+    "feeds/index.py",
+    "feeds/job.py",
+    "feeds/section.py",
+    "feeds/writer.py",
 )
 
 
@@ -102,16 +110,24 @@ def reference(parse: Callable[..., Any]) -> str:
     return f"{os.path.abspath(code.co_filename)}:{name}"
 
 
-def label_of(parse: str) -> str:
+def label_of(*, parse: str = "", reader: str = "") -> str:
     """
-    A digest of the code that decides what an index of this parse function holds (the empty string
-    stands for the local database): normal forms, the parse function's module, the format.
+    A digest of the code that decides what an index holds: normal forms, the format, and how the
+    source is read.
+
+    :param parse: of an index of a file: its parse function, as L{reference} makes it.
+    :param reader: of an index of the local database: the module that reads it; what lies beside
+        that module counts, too.
     """
     digest = hashlib.blake2b(digest_size=16)
     home = Path(__file__).parent.parent
-    files = [home / name for name in _FORMS]
+    files = [home / name for name in FORMS]
     if parse:
         files.append(Path(parse.rpartition(":")[0]))
+    if reader:
+        spec = importlib.util.find_spec(reader)
+        if spec is not None and spec.origin is not None:
+            files += sorted(Path(spec.origin).parent.glob("*.py"))
     for file in files:
         digest.update(file.read_bytes() if file.exists() else b"")
         digest.update(b"\0")

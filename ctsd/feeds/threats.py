@@ -93,7 +93,7 @@ class ThreatIndex(Service):
         self._stale_secs = stale_secs
         self._retry_secs = retry_secs
         self._kept = Kept(path=index, in_thread=in_thread, now=store.now)
-        self._code = label_of("")
+        self._code = label_of(reader=reader)
         self._label = ""
         self._outdated = False
         self._delta = Delta()
