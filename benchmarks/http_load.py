@@ -23,6 +23,7 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -30,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
 CTSD = str(Path(sys.executable).parent / "ctsd")
 ROWS = 60_000
 #: name, kind for load.lua
@@ -181,6 +183,27 @@ def add_threats(config: Path, count: int, where: Path) -> None:
     print(f"imported {count:,} threats in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def start_on_postgres(where: Path, config: str, twistd: list[str]) -> tuple[Any, Server]:
+    """A PostgreSQL that keeps what it is given, on wrk's core, and ctsd on it."""
+    from tests.postgres import Server as Database
+
+    settings = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
+    database = Database(settings=settings, prefix=["taskset", "-c", "1"])
+    directory = where / "postgres"
+    directory.mkdir()
+    password = directory / "password"
+    password.write_text(database.password)
+    password.chmod(0o600)
+    lines = [line for line in config.splitlines() if not line.startswith("listen")]
+    lines.insert(1, 'listen = ["tcp:8805:interface=127.0.0.1:backlog=1024"]')
+    url = database.url(database.new_database())
+    lines += ["[store]", f'url = "{url}"', f'password = {{ file = "{password}" }}']
+    (directory / "ctsd.toml").write_text("\n".join(lines) + "\n")
+    return database, Server(
+        "postgres", 8805, [*twistd, "ctsd", "--config", "ctsd.toml"], directory, 0
+    )
+
+
 def print_doors(results: dict, cpu: dict, cases: list[str], doors: list[str]) -> None:
     """What doors cost: the rate through each, beside that of the plain listener."""
     print("\n| case | door | plain/s | door/s | ratio | more µs CPU | p99 ms | errors |")
@@ -212,11 +235,13 @@ def main() -> None:
     parser.add_argument("--klein", action="store_true", help="short_path = false")
     parser.add_argument("--auth", action="store_true", help="what auth: costs")
     parser.add_argument("--tls", action="store_true", help="what TLS costs")
+    parser.add_argument("--postgres", action="store_true", help="the store on PostgreSQL, too")
     parser.add_argument("--keep", action="store_true", help="keep the directory, say where it is")
     options = parser.parse_args()
     where = Path(tempfile.mkdtemp(prefix="ctsd-bench-"))
     rows = urls(options.rows)
-    feed, values, ids = where / "feed.csv", where / "values", where / "ids"
+    feed, values = where / "feed.csv", where / "values"
+    ids = {port: where / f"ids-{port}" for port in (8801, 8805)}
     write_feed(feed, rows)
     values.write_text("\n".join(rows) + "\n")
     config = where / "ctsd.toml"
@@ -252,15 +277,22 @@ def main() -> None:
         Way("both", servers[1], 8804, "https", authorization),
     ]
     ways = [way for way in every if way.name == "bare" or way.name in wanted]
+    database = None
+    if options.postgres:
+        database, server = start_on_postgres(where, config.read_text(), twistd)
+        servers.append(server)
+        ways.append(Way("postgres", server, 8805))
     try:
         wait_for(lambda: ask(8800, "OPTIONS", "/"), 30)
         wait_for(lambda: ask(8801, "OPTIONS", "/"), 30)
         post = {"type": "net.uri", "value": rows[0]}
-        wait_for(lambda: ask(8801, "POST", "/", post)["hits"], 120)
-        finished = [
-            ask(8801, "POST", "/", {"type": "net.uri", "value": url})["id"] for url in rows[:500]
-        ]
-        ids.write_text("\n".join(finished) + "\n")
+        for port in [8801, 8805] if options.postgres else [8801]:
+            wait_for(lambda: ask(port, "POST", "/", post)["hits"], 120)  # noqa: B023
+            finished = [
+                ask(port, "POST", "/", {"type": "net.uri", "value": url})["id"]
+                for url in rows[:500]
+            ]
+            ids[port].write_text("\n".join(finished) + "\n")
         results: dict[tuple[str, str], list[dict]] = {}
         cpu: dict[tuple[str, str], list[float]] = {}
         for round_ in range(options.rounds):
@@ -268,7 +300,7 @@ def main() -> None:
                 for turn, way in enumerate(ways):
                     # Values of its own, so that nobody is asked what another was asked before.
                     seed = (round_ + 1) * len(ways) + turn
-                    source = ids if case == "get" else values
+                    source = ids.get(way.port, ids[8801]) if case == "get" else values
                     before = way.server.cpu_secs()
                     result = load(way, case, source, options.connections, options.secs, seed)
                     spent = way.server.cpu_secs() - before
@@ -302,6 +334,8 @@ def main() -> None:
     finally:
         for server in servers:
             server.stop()
+        if database is not None:
+            database.remove()
         if options.keep:
             print(where)
         else:

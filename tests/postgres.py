@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,18 @@ class Server:
 
     password = "s3cret/p@ss word"
 
-    def __init__(self, *, key: Path | None = None, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        key: Path | None = None,
+        certificate: Path | None = None,
+        settings: Mapping[str, str] = _SETTINGS,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """
+        :param settings: of C{postgresql.conf}.
+        :param prefix: a command that runs the server.
+        """
         found = binaries()
         assert found is not None, MISSING
         self._bin = found
@@ -102,7 +113,8 @@ class Server:
             "--no-sync",
             "--no-instructions",
         )
-        settings = dict(_SETTINGS)
+        self._prefix = prefix
+        settings = dict(settings)
         for name, file in (("key", key), ("cert", certificate)):
             if file is not None:
                 settings["ssl"] = "on"
@@ -134,6 +146,7 @@ class Server:
         self._process = subprocess.Popen(
             _as_nobody(
                 [
+                    *self._prefix,
                     str(self._bin / "postgres"),
                     f"-D{self.data}",
                     f"-p{self.port}",
