@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from ctsd.discovery import Catalogue, Found, Started, discover, start_all
 from ctsd.errors import SearchLater
 from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex, Index
+from ctsd.feeds.job import label_of, reference, source_of
+from ctsd.feeds.told import read_told
 from ctsd.interfaces import IRecords, Matches, Record
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
@@ -44,10 +47,16 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
 @implementer(IRecords)
 @frozen(kw_only=True)
 class _KeptRecords:
-    """Says what the daemon's index of a file holds, and builds nothing."""
+    """
+    Says what the daemon's index of a file holds, and what it has found wrong with the file, and
+    builds nothing.
+
+    :ivar label: see L{label_of}.
+    """
 
     source: Path | None
     index: Path
+    label: str = ""
 
     def find(
         self,
@@ -61,14 +70,17 @@ class _KeptRecords:
         raise SearchLater(1.0, "nothing is loaded")
 
     def trouble(self) -> str:
-        """Empty when the file can be read."""
+        """Empty when the file can be read, and the daemon has found nothing wrong with it."""
         if self.source is None:
             return ""
         try:
-            self.source.open("rb").close()
+            with self.source.open("rb") as opened:
+                source = source_of(self.label, os.fstat(opened.fileno()))
         except OSError as error:
             return f"{self.source} can't be read: {error.strerror}"
-        return ""
+        told = read_told(self.index)
+        # Of another file than is there now, it is of no interest any more.
+        return told.trouble if told.source in ("", source) else ""
 
     def loading(self) -> bool:
         """Nothing is loaded here."""
@@ -96,7 +108,11 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
 
     def setup_for(found: Found) -> SearcherSetup:
         def records(path: Path, parse: Parse, keep: str) -> IRecords:
-            return _KeptRecords(source=path, index=settings.index(found.name, keep))
+            return _KeptRecords(
+                source=path,
+                index=settings.index(found.name, keep),
+                label=label_of(parse=reference(parse)),
+            )
 
         def threats() -> IRecords:
             return _KeptRecords(source=None, index=settings.threat_index)

@@ -12,8 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd import __version__
 from ctsd._cli import become_owner, shown, table
 from ctsd.feeds.index import About
+from ctsd.feeds.job import label_of, reference, source_of
+from ctsd.feeds.told import Told, write_told
 from ctsd.feeds.writer import IndexWriter
 from ctsd.interfaces import Record
+from searchers import phishtank
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair
 from tests.test_passwords import argon2
@@ -245,6 +248,26 @@ class CheckTests(CommandCase):
         index.mkdir(parents=True)
         (index / "threats").write_bytes(b"no index")
         self.assertRegex(self.succeed("searchers"), r"internal +sync +on\n")
+
+    def test_refused_data_file(self) -> None:
+        """What the daemon has found wrong with a data file is told while that file lies there."""
+        self.config.write_text("[searchers.phishtank]\nfile = 'p.csv'\n")
+        file = self.dir / "p.csv"
+        file.write_text("<html>")
+        index = self.dir / "var" / "index" / "phishtank-records"
+        index.parent.mkdir(parents=True)
+        label = label_of(parse=reference(phishtank.records))
+        for source in ("", source_of(label, file.stat())):
+            write_told(index, Told("p.csv is refused: its header", source))
+            self.assertIn(
+                "trouble  p.csv is refused: its header; not indexed yet", self.succeed("searchers")
+            )
+            self.assertEqual(self.run_command("check"), 0)
+            self.assertIn("warning: searcher phishtank: p.csv is refused", self.err)
+        file.write_text("another one")
+        self.assertRegex(self.succeed("searchers"), r"phishtank +async +on +not indexed yet\n")
+        file.unlink()
+        self.assertIn(f"{file} can't be read", self.succeed("searchers"))
 
     def test_missing_data_file(self) -> None:
         """A data file that is missing is a warning; the source is in trouble, not off."""

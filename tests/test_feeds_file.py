@@ -7,13 +7,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import SearchLater
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.job import BuildFailed, reference
+from ctsd.feeds.told import Told, read_told, write_told
 from ctsd.interfaces import Record
 from tests import feeding
 from tests.feeding import Builder, at_once, url, write_source
@@ -312,6 +313,62 @@ class RecordsFileTests(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual(names.count("open"), 3)
         self.assertEqual(names.count("close"), 1)
+
+    def told(self) -> Told:
+        """What other processes see."""
+        return read_told(self.directory / "kept" / "index")
+
+    def test_trouble_is_kept(self) -> None:
+        """What is wrong with a file is there for other processes to read, until all is well."""
+        self.put(urls("one.example", 10))
+        self.start()
+        self.assertEqual(os.listdir(self.directory / "kept"), ["index"])
+        self.put(urls("two.example", 4))
+        self.clock.advance(5)
+        told = self.told()
+        self.assertIn("shrunk to 4 records", told.trouble)
+        self.assertEqual(told.source.split()[1:3], [str(n) for n in self.stat()])
+        self.restart()
+        self.assertEqual(self.told(), told)
+        self.source.rename(self.directory / "away")
+        self.clock.advance(5)
+        self.assertEqual((self.told().trouble, self.told().source), (self.records.trouble(), ""))
+        self.put(urls("two.example", 5))
+        self.clock.advance(5)
+        self.assertEqual(os.listdir(self.directory / "kept"), ["index"])
+
+    def stat(self) -> tuple[int, int]:
+        """Size and date of the source."""
+        stat = self.source.stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    def test_trouble_of_the_past(self) -> None:
+        """What was wrong before a restart, and was mended since, is forgotten."""
+        (self.directory / "kept").mkdir()
+        write_told(self.directory / "kept" / "index", Told("old trouble"))
+        self.put(urls("one.example", 3))
+        self.start()
+        self.assertEqual(self.told(), Told())
+
+    def test_trouble_that_is_not_kept(self) -> None:
+        """A full disk, or garbage in that place, ends nothing."""
+        names: list[str] = []
+
+        def full(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            names.append(getattr(function, "__name__", ""))
+            if function is write_told:
+                return fail(OSError(28, "No space left on device"))
+            return at_once(function, *args, **kwargs)
+
+        self.start(self.make(in_thread=full))
+        self.clock.pump([5.0] * 5)
+        self.assertEqual(names.count("write_told"), 1)
+        self.put(urls("one.example", 3))
+        self.clock.advance(5)
+        self.assertEqual(self.count("one.example"), 3)
+        for garbage in (b"", b"[]", b"{}", b"\xff"):
+            (self.directory / "kept" / "index.trouble").write_bytes(garbage)
+            self.assertEqual(self.told(), Told())
 
     def test_a_parse_function_has_to_be_found(self) -> None:
         """One that a child process can't call is refused when the searcher starts."""

@@ -32,6 +32,7 @@ from ctsd.feeds.job import (
     source_of,
 )
 from ctsd.feeds.kept import Kept
+from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces import IRecords, Matches, Record
 from ctsd.model import JSON
 from ctsd.searcher import Parse
@@ -107,6 +108,9 @@ class RecordsFile(Service):
         self._loop.clock = clock
         self._running: Deferred[None] | None = None
         self._trouble = ""
+        # What the trouble is with, and what other processes read of it; None: perhaps the past's.
+        self._trouble_source = ""
+        self._told: Told | None = None
         self._verdict = _Verdict()
         self._is_ready = False
         self._waiting: list[Deferred[None]] = []
@@ -178,7 +182,9 @@ class RecordsFile(Service):
         return described(index.about)
 
     def _turn(self) -> Deferred[None]:
-        self._running = Deferred.fromCoroutine(self._look()).addErrback(self._ended)
+        looking = Deferred.fromCoroutine(self._look()).addErrback(self._ended)
+        looking.addCallback(lambda _: Deferred.fromCoroutine(self._keep_told()))
+        self._running = looking.addErrback(self._ended)
         return self._running
 
     def _ended(self, failure: Failure) -> None:
@@ -219,7 +225,7 @@ class RecordsFile(Service):
             return
         verdict = self._verdict
         if source == verdict.source and self._clock.seconds() < verdict.until:
-            self._tell(verdict.trouble)
+            self._tell(verdict.trouble, source)
             return
         least = 0 if index is None else math.ceil(index.about.records * self._min_share)
         job = Job(
@@ -235,11 +241,11 @@ class RecordsFile(Service):
             await self._kept.swap()
         except Refused as error:
             self._verdict = _Verdict(source, f"{self._path} is refused: {error}", math.inf)
-            self._tell(self._verdict.trouble)
+            self._tell(self._verdict.trouble, source)
         except (BuildFailed, BadIndex, OSError) as error:
             until = self._clock.seconds() + self._retry_secs
             self._verdict = _Verdict(source, f"{self._path} could not be indexed: {error}", until)
-            self._tell(self._verdict.trouble)
+            self._tell(self._verdict.trouble, source)
         else:
             self._tell("")
             self._log.info("serving {path}: {about}", path=self._path, about=described(about))
@@ -261,8 +267,24 @@ class RecordsFile(Service):
                 return source
         return ""
 
-    def _tell(self, trouble: str) -> None:
-        """Note what is wrong, and say so once."""
+    async def _keep_told(self) -> None:
+        """Let other processes know what is wrong."""
+        told = Told(self._trouble, self._trouble_source)
+        if told == self._told or not self.running:
+            return
+        self._told = told
+        try:
+            await self._in_thread(write_told, self._kept.path, told)
+        except OSError as error:
+            self._log.warn(
+                "what is wrong with {path} can't be kept: {why}",
+                path=self._path,
+                why=error.strerror,
+            )
+
+    def _tell(self, trouble: str, source: str = "") -> None:
+        """Note what is wrong, and with what, and say so once."""
+        self._trouble_source = source
         if trouble == self._trouble:
             return
         self._trouble = trouble

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from searchers.phishtank import SAMPLE
 from tests.live.daemon import BIN, Daemon, wait_until
 
 
@@ -50,6 +51,24 @@ class BesideTests(TestCase):
             "3000 threats entered", self.daemon.ctsd("threats", "import", str(file)).stdout
         )
         wait_until(lambda: self.hits("net.name", "h2999.example") == 1, "found", 20)
+
+    def test_refused_file(self) -> None:
+        """It tells what the daemon has refused, and no more once that is mended."""
+        daemon = Daemon(Path(self.mktemp()), "[searchers.phishtank]\nfile = 'p.csv'\n")
+        file = daemon.directory / "p.csv"
+        good = SAMPLE.read_bytes()
+        file.write_bytes(good)
+        daemon.start()
+        self.addCleanup(daemon.stop)
+        file.write_text("<html>too many requests</html>\n")
+        wait_until(lambda: "trouble" in daemon.ctsd("searchers").stdout, "refused", 20)
+        told = daemon.ctsd("searchers").stdout
+        self.assertRegex(told, r"phishtank +async +trouble +.*p\.csv is refused: .*; \d+ records, ")
+        self.assertIn(
+            f"warning: searcher phishtank: {file} is refused: ", daemon.ctsd("check").stderr
+        )
+        file.write_bytes(good)
+        wait_until(lambda: "trouble" not in daemon.ctsd("searchers").stdout, "mended", 20)
 
     def test_searchers(self) -> None:
         """It tells what the daemon has indexed."""
