@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial import unittest
 
 from ctsd.errors import StoreError
@@ -634,6 +635,17 @@ class OpenTests(unittest.SynchronousTestCase):
         self.assertEqual(
             self.server.run(self.database, "SELECT to_regclass('scans') IS NULL"), [(True,)]
         )
+
+    def test_lax_server(self) -> None:
+        """A server that may lose what it has committed is told of, by a daemon."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.open()
+        self.assertEqual(events, [])
+        self.open(node="me")
+        settings = [event["setting"] for event in events]
+        self.assertEqual(settings, ["fsync = off", "full_page_writes = off"])
 
     def test_old_server(self) -> None:
         """An old PostgreSQL is refused, naming both versions."""

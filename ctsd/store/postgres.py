@@ -33,7 +33,14 @@ from ctsd.store.postgres_runner import (
     run_one_by_one,
     run_read,
 )
-from ctsd.store.postgres_schema import bring_up, check_server, connected, read_secret, scripts
+from ctsd.store.postgres_schema import (
+    bring_up,
+    check_server,
+    connected,
+    lax_settings,
+    read_secret,
+    scripts,
+)
 from ctsd.store.postgres_session import Session
 from ctsd.store.postgres_steps import server_time, used_bytes, write_something
 from ctsd.store.postgres_target import Target
@@ -155,7 +162,13 @@ class PostgresStore(QueuedVerbs):
             sent = self._monotonic()
             now = run_now(cursor, server_time)
             self._clock.measured(now, sent=sent, received=self._monotonic())
+            lax = lax_settings(cursor)
         if self._node:
+            for setting in lax:
+                self._log.warn(
+                    "PostgreSQL has {setting}: what was promised may not survive its power loss",
+                    setting=setting,
+                )
             take(self._target, node=self._node, secs=self._lease_secs, limits=self._limits)
             self._lease = Lease(
                 renew=self._renew,

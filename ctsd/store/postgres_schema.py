@@ -135,6 +135,16 @@ def bring_up(cursor: Any, wanted: list[str], limits: Limits) -> None:
     cursor.execute("SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE")
 
 
+def lax_settings(cursor: Any) -> list[str]:
+    """The server's settings by which something that was committed could be lost."""
+    cursor.execute(
+        "SELECT name FROM pg_settings"
+        " WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'"
+        " ORDER BY name"
+    )
+    return [f"{name} = off" for (name,) in cursor.fetchall()]
+
+
 def read_secret(cursor: Any) -> bytes:
     """The secret that L{bring_up} has given this database."""
     cursor.execute("SELECT value FROM secrets WHERE name = 'scan ids'")
