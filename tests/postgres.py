@@ -51,10 +51,11 @@ MISSING = "" if binaries() else "PostgreSQL's server is not installed (Debian: p
 
 
 def _as_nobody(command: Sequence[str]) -> list[str]:
-    # PostgreSQL refuses to run as root.
+    # PostgreSQL refuses to run as root. It must not outlive a test that is killed.
     if os.geteuid() != 0:
         return list(command)
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+    rights = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    return ["setpriv", *rights, "--pdeathsig=QUIT", *command]
 
 
 def free_port() -> int:

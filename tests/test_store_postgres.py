@@ -288,6 +288,7 @@ class PostgresTests(_OnPostgres, unittest.TestCase):
             (bound(scan_steps.find, "", b"d"), "scans_unfinished"),
             (bound(scan_steps.due, START, 9), "scans_wake"),
             (bound(scan_steps.load, "x"), "scans_pkey"),
+            (bound(scan_steps.take_over, "me", START), "searches_held"),
             (bound(threat_steps.threats, 0, 9), "threats_pkey"),
             (bound(threat_steps.twins, [b"t"]), "threats_twin"),
             (bound(aging_steps.finished_scans, START, 9), "scans_age"),

@@ -195,10 +195,10 @@ class PostgresStore(QueuedVerbs):
             if loop.running:
                 loop.stop()
         limit = self._reactor.callLater(self._stop_secs, self._pool.stop)
-        if self._lease is not None and self._lease.held():
-            given_back = Write(bound(shared_steps.release, NAME, self._node, self.now()))
-            self._queue.put(given_back).addErrback(lambda failure: None)
         await self._end_queue()
+        if self._lease is not None and self._lease.held():
+            given_back = self._at_once(bound(shared_steps.release, NAME, self._node, self.now()))
+            await given_back.addErrback(lambda failure: None)
         if limit.active():
             limit.cancel()
         await self._pool.stop()
@@ -230,20 +230,24 @@ class PostgresStore(QueuedVerbs):
     # The daemon's lease
 
     def _renew(self) -> Deferred[int | None]:
-        return self._queue.put(
-            Write(bound(shared_steps.lease, NAME, self._node, self._lease_secs, self.now()))
+        return self._at_once(
+            bound(shared_steps.lease, NAME, self._node, self._lease_secs, self.now())
         )
 
     def _keep_lease(self) -> Deferred[None]:
         assert self._lease is not None
         return self._lease.keep().addErrback(lambda failure: None)
 
-    def _write(self, make: MakeSteps[T], *, durable: bool = True) -> Deferred[T]:
-        if self._lease is None or self._lease.held() or not self.running:
-            return super()._write(make, durable=durable)
-        # PostgreSQL was away for long, or we were.
-        write = super()._write
-        return self._lease.keep().addCallback(lambda _: write(make, durable=durable))
+    def _at_once(self, make: MakeSteps[T]) -> Deferred[T]:
+        # Past the queue, where what waits may need the lease.
+        async def write(transaction: Transaction) -> T:
+            [(_, value, _)] = await run_group(transaction, [Write(make)])
+            result: T = value
+            return result
+
+        begin = begin_write(self._limits, durable=True)
+        writing = Deferred.fromCoroutine(self._in_transaction(begin, write, first=True))
+        return writing.addErrback(_as_store_error)
 
     # Transactions
 
@@ -280,6 +284,9 @@ class PostgresStore(QueuedVerbs):
         return Deferred.fromCoroutine(self._write_group(group)).addErrback(_as_store_error)
 
     async def _write_group(self, group: Sequence[Write]) -> list[Result]:
+        if self._lease is not None and not self._lease.held():
+            # PostgreSQL was away for long, or we were.
+            await self._lease.keep()
         begin = begin_write(
             self._limits,
             durable=any(write.durable for write in group),

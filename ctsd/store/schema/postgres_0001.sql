@@ -55,6 +55,7 @@ CREATE TABLE searches (
     deaths INTEGER NOT NULL,
     PRIMARY KEY (scan_id, searcher)
 );
+CREATE INDEX searches_held ON searches (scan_id) WHERE holder <> '';
 
 -- base: NULL while nobody may see the import; after it, the version before its first threat.
 -- Import 0 is what was not imported; its base is 0 for ever.
