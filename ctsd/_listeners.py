@@ -24,6 +24,10 @@ _PATHS = {
     "unix": {"address"},
 }
 
+# What Twisted's own parsers take for a number, however large.
+_WITH_PORT = {"tcp", "tcp6", "ssl"}
+_MAX_PORT = 65535
+
 # Files and directories without which a listener can't start.
 _REQUIRED = {"privateKey", "certKey", "extraCertChain", "dhParameters", "path"}
 
@@ -153,6 +157,8 @@ def listener(value: object, around: Surroundings) -> Listener:
             raise Wrong("expected systemd:domain=INET: and then index=0 or name=...")
         checked = [*parts[: found[-1].at], Part("", "tcp"), Part("", "0")]
     _check_parses(joined(checked), kind or "tcp")
+    if kind in _WITH_PORT and not 0 <= int(arguments["port"]) <= _MAX_PORT:
+        raise Wrong(f"expected a port from 0 to {_MAX_PORT}")
     return Listener(
         description=joined(parts),
         kind=kind,
