@@ -175,8 +175,8 @@ def start_all(catalogue: Catalogue, setup_for: Callable[[Found], SearcherSetup])
     off: list[Found] = []
     for found in catalogue.on:
         assert found.cls is not None
-        setup = setup_for(found)
         try:
+            setup = setup_for(found)
             searcher = found.cls()
             searcher.start(setup)
         except NotConfigured as error:

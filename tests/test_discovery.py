@@ -406,6 +406,18 @@ class StartTests(SynchronousTestCase):
         self.assertEqual(started.running, ())
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError, ValueError)), 2)
 
+    def test_no_place(self) -> None:
+        """One that can't be given what it needs, such as a directory, is off like any other."""
+        good = Found(name="good", cls=BaseArtifactSearch, mode="sync")
+
+        def setup_for(found: Found) -> SearcherSetup:
+            raise NotADirectoryError(20, "Not a directory", "x")
+
+        started = start_all(Catalogue(found=(good,), services={"": ("good",)}), setup_for)
+        ((_, why),) = self.names(started.off)
+        self.assertIn("does not start: NotADirectoryError", why)
+        self.assertEqual(len(self.flushLoggedErrors(NotADirectoryError)), 1)
+
     def test_ends(self) -> None:
         """One that would end the process with its start, or making, is off like any other."""
 
