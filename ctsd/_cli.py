@@ -95,9 +95,13 @@ def become_owner(state_dir: Path) -> None:
     Whatever this user may not read has to be imported and opened before.
     """
     os.umask(0o077)
-    if os.geteuid() != 0 or not state_dir.exists():
+    if os.geteuid() != 0:
         return
-    owner = state_dir.stat()
+    try:
+        owner = state_dir.stat()
+    except OSError:
+        # What uses it will say what is wrong with it.
+        return
     if owner.st_uid == 0:
         return
     try:

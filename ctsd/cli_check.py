@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from ctsd._cli import Commands, World, become_owner, shown, table
+from ctsd._state_dir import others_write, why_unusable
 from ctsd.config import Listener, Settings
 from ctsd.discovery import Catalogue, Found, Started, discover, start_all
 from ctsd.errors import SearchLater
@@ -142,9 +143,10 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
             world.complain(f"error: {settings.document.error(('listen', position), wrong)}")
             errors += 1
     warnings += _user_warnings(settings)
-    if is_network_filesystem(settings.state_dir):
-        world.complain(f"error: state_dir {settings.state_dir} is on a network file system")
+    for wrong in _state_dir_errors(settings.state_dir):
+        world.complain(f"error: {settings.document.error(('state_dir',), wrong)}")
         errors += 1
+    warnings += filter(None, [others_write(settings.state_dir)])
     for one in started.off:
         if one.broken and one.mode:
             world.complain(f"error: searcher {one.name} is off: {one.why_off}")
@@ -161,6 +163,17 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _state_dir_errors(directory: Path) -> Iterator[str]:
+    """Why the state can't be kept there; to be looked at as the daemon's user."""
+    why = why_unusable(directory)
+    if why:
+        yield why
+    for path in (directory, directory / "spool"):
+        if is_network_filesystem(path):
+            yield f"{path} is on a network file system, where locks do not work"
+            return
 
 
 def _searcher_warnings(started: Started) -> Iterator[str]:

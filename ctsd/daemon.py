@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ctsd._state_dir import others_write, why_unusable
 from ctsd.assembly import assemble, scan_limits, web_limits
 from ctsd.config import Listener, Settings, child_environment, load
 from ctsd.discovery import Catalogue, discover
@@ -32,7 +33,7 @@ from ctsd.scanning.rules import Rules
 from ctsd.sources import Sources, child_variables, make_store, start_sources
 from ctsd.spool import Spool
 from ctsd.status import Status
-from ctsd.store.places import lock_state, refuse_network
+from ctsd.store.places import is_network_filesystem, lock_state
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
 
@@ -122,15 +123,16 @@ class Daemon(MultiService):
         """
         settings = self._configuration.settings
         try:
-            refuse_network(settings.state_dir, settings.state_dir / "spool")
-            _make_private(settings.state_dir)
-            self._lock = lock_state(settings.state_dir)
+            self._lock = _take_state_dir(settings)
             self._store = make_store(settings, reactor=self._reactor, alone=True)
             self._store.open()
+        except ConfigError as error:
+            raise SystemExit(f"ctsd: {error}") from None
         except StoreError as error:
             raise SystemExit(f"ctsd: {error.reason}") from None
-        except OSError as error:
-            raise SystemExit(f"ctsd: {settings.state_dir}: {error.strerror}") from None
+        warning = others_write(settings.state_dir)
+        if warning:
+            self._log.warn("state_dir: {warning}", warning=warning)
         self._compose()
         super().privilegedStartService()
 
@@ -333,5 +335,23 @@ def _with_fixed(old: Settings, new: Settings) -> Settings:
     return evolve(new, **{key: getattr(old, key) for key in FIXED})
 
 
-def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _take_state_dir(settings: Settings) -> int:
+    """
+    Make C{state_dir}, if need be, and lock it.
+
+    :return: the lock's descriptor.
+    :raises ConfigError: it can't be made or used.
+    :raises StoreError: another process uses it.
+    """
+    directory = settings.state_dir
+    for path in (directory, directory / "spool"):
+        if is_network_filesystem(path):
+            raise settings.document.error(
+                ("state_dir",), f"{path} is on a network file system, where locks do not work"
+            )
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock_state(directory)
+    except OSError as error:
+        why = why_unusable(directory) or f"{directory} can't be used: {error.strerror}"
+        raise settings.document.error(("state_dir",), why) from None

@@ -143,6 +143,44 @@ class CheckTests(CommandCase):
         self.assertIn("is open to other machines without auth\n", self.err)
         self.assertEqual(self.err.count("is open"), 2)
 
+    def test_state_dir(self) -> None:
+        """A state_dir that can't be made or used is an error with its line and key."""
+        (self.dir / "file").write_text("")
+        (self.dir / "link").symlink_to("nowhere")
+        for given, told in (
+            ("file", f"{self.dir}/file is no directory"),
+            ("file/below/x", f"{self.dir}/file/below/x can't be made: {self.dir}/file is no dir"),
+            ("link", f"{self.dir}/link is no directory"),
+            ("x" * 300, "File name too long"),
+        ):
+            self.config.write_text(f"\nstate_dir = '{given}'\n")
+            self.assertEqual(self.run_command("check"), 1)
+            self.assertIn(f"ctsd: error: {self.config}:2: state_dir: ", self.err)
+            self.assertIn(told, self.err)
+            self.assertIn("1 error, ", self.out)
+
+    def test_state_dir_of_others(self) -> None:
+        """Neither can one, or its parent, that we may not write to."""
+        self.config.write_text("\nstate_dir = 'a/b'\n")
+        self.patch(os, "access", lambda path, mode, **kwargs: Path(path) != self.dir)
+        self.assertEqual(self.run_command("check"), 1)
+        self.assertIn(f":2: state_dir: {self.dir} is not ours to make b in", self.err)
+        (self.dir / "a" / "b").mkdir(parents=True)
+        self.assertEqual(self.run_command("check"), 0)
+        self.patch(os, "access", lambda path, mode, **kwargs: Path(path) == self.dir)
+        self.assertEqual(self.run_command("check"), 1)
+        self.assertIn(f":2: state_dir: {self.dir}/a/b is not ours to read and write", self.err)
+
+    def test_state_dir_open_to_others(self) -> None:
+        """One to which others may write is a warning."""
+        var = self.dir / "var"
+        var.mkdir()
+        for mode, warned in ((0o755, False), (0o775, True), (0o707, True), (0o700, False)):
+            var.chmod(mode)
+            self.assertEqual(self.run_command("check"), 0)
+            warning = f"warning: others may write to {var} (chmod go-w)\n"
+            self.assertEqual(warning in self.err, warned, oct(mode))
+
     def test_password_files(self) -> None:
         """A password file that is missing, unreadable or malformed is an error with its key."""
         self.config.write_text("\nlisten = ['unix:s', 'auth:users:tcp:1']\n")

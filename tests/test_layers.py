@@ -27,7 +27,9 @@ ROOMS = {
     "web": "web uploads spool spool_file",
     "scanning": "scanning",
     "threads": "blocking",
-    "config": "config _config_checks _listeners _settings _store_url _toml endpoint_strings",
+    "config": (
+        "config _config_checks _listeners _settings _state_dir _store_url _toml endpoint_strings"
+    ),
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
     "discovery": "discovery _importing",

@@ -169,6 +169,25 @@ class StartTests(LiveTestCase):
             "ctsd.toml:2: when_incomplet", self.refused(self.daemon('when_incomplet = "tell"'))
         )
 
+    def test_bad_state_dir(self) -> None:
+        """A C{state_dir} that can't be made, or used: file, line and key."""
+        daemon = self.daemon('state_dir = "ctsd.toml/x"')
+        self.assertIn("ctsd.toml:2: state_dir: ", self.refused(daemon))
+        daemon = self.daemon()
+        (daemon.state_dir / "lock").mkdir(parents=True)
+        self.assertIn("ctsd.toml: state_dir: ", self.refused(daemon))
+
+    def test_state_dir_open_to_others(self) -> None:
+        """A C{state_dir} to which others may write is told of, and used."""
+        daemon = self.daemon()
+        daemon.state_dir.mkdir()
+        daemon.state_dir.chmod(0o770)
+        daemon.start()
+        self.assertIn(
+            f"state_dir: others may write to {daemon.state_dir} (chmod go-w)",
+            daemon.log.read_text(),
+        )
+
     def test_two_daemons(self) -> None:
         """Two daemons on one C{state_dir}."""
         first = self.daemon()
