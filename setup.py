@@ -42,7 +42,7 @@ setup(
         "treq>=24.9",
         "attrs>=23.2",
         "msgspec>=0.19",
-        "multipart>=1.2",
+        "multipart>=2.0",
         "ada-url>=1.15",
         "pydivsufsort>=0.0.18",
     ],

@@ -97,6 +97,19 @@ class Parts:
     file: File | None = None
 
 
+class _Parser(PushMultipartParser):  # type: ignore[misc]
+    """
+    Gives a part that is no field of a form a segment without a name, like any other that nobody
+    asked for, where the library's own ends the body.
+    """
+
+    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        segment = MultipartSegment(headerlist)
+        if segment.disposition != "form-data" or segment.name is None:
+            segment.name = ""
+        return segment
+
+
 class Upload:
     """
     One multipart body, as it arrives.
@@ -126,7 +139,7 @@ class Upload:
             file have begun: a password's file is not kept.
         :param on_failure: told when the disk fails before L{finish} was called.
         """
-        self._parser = PushMultipartParser(
+        self._parser = _Parser(
             boundary,
             max_header_size=_MAX_HEADER_BYTES,
             max_header_count=_MAX_HEADERS,

@@ -12,7 +12,7 @@ from ctsd.errors import LostScan, StoreError, Unavailable
 from ctsd.interfaces import IScans, ISpool
 from ctsd.model import PASSWORD, Artifact
 from ctsd.testing import FakeScans
-from tests.web_fixtures import MULTIPART, WebCase, multipart, part, request, upload
+from tests.web_fixtures import BOUNDARY, MULTIPART, WebCase, multipart, part, request, upload
 
 IP = b'{"type":"net.ip","value":"192.168.1.1"}'
 LOCALHOST = b'{"type":"net.name","value":"localhost"}'
@@ -320,6 +320,27 @@ class MultipartProtocolTests(WebCase):
         self.assertEqual(self.ask_parts(part("other", IP)), 400)
         self.assertEqual(self.ask_parts(), 400)
         self.assertEqual(self.files(), [])
+
+    def test_strange_parts(self) -> None:
+        """Parts that are no fields of a form are skipped, whatever they call themselves."""
+        for head in (
+            "X-Y: z\r\n",
+            "Content-Type: text/plain\r\n",
+            "",
+            'Content-Disposition: attachment; name="artifact"\r\n',
+            "Content-Disposition: form-data\r\n",
+            "Content-Disposition: \r\n",
+        ):
+            strange = f"--{BOUNDARY}\r\n{head}\r\n".encode() + b"x\r\n"
+            for parts in (
+                (strange, part("artifact", IP)),
+                (part("artifact", IP), strange),
+                (part("artifact", IP), strange, part("file", b"abc", file_name="x")),
+            ):
+                self.assertEqual(self.ask_parts(*parts), 200, head)
+                self.assertEqual(self.scans.submitted[-1][1].value, "192.168.1.1")
+            self.assertEqual(self.ask_parts(strange), 400)
+            self.assertEqual(self.files(), [])
 
     def test_broken(self) -> None:
         """A body that is no multipart, or ends early, is 400."""
