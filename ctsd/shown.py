@@ -92,6 +92,8 @@ def _as_text(value: object) -> str:
 
 
 def _number(value: object) -> int | float | None:
+    if type(value) is int:
+        return value if -_MAX_NUMBER <= value <= _MAX_NUMBER else None
     if isinstance(value, str):
         value = value.strip()
         if not _NUMBER.fullmatch(value):
@@ -117,6 +119,8 @@ def _lat_lng(value: object) -> dict[str, int | float] | None:
 def _shown(prop: Property, name: str) -> Shown | None:
     """One property under a name that is safe already; None when it can't be shown."""
     kind, value = prop.type, prop.value
+    if kind == "string" and type(value) is str:
+        return Shown("string", name, safe_text(value, MAX_VALUE_CHARS))
     if value is None:
         return None
     if kind == "lat_lng" or kind == "latlng":
