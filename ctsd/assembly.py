@@ -71,7 +71,14 @@ def assemble(
         threads=DaemonThreads(reactor=reactor, max_threads=threads),
         run_alone=ChildSearches(reactor=reactor, environment=environment),
     )
-    views = Views(clock=reactor, store=store, flight=flight, reliability=reliability, rules=rules)
+    views = Views(
+        clock=reactor,
+        store=store,
+        flight=flight,
+        recent=recent,
+        reliability=reliability,
+        rules=rules,
+    )
     promises = Promises(
         clock=reactor,
         store=store,

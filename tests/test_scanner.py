@@ -102,7 +102,12 @@ class House:
         self.recent = RecentViews(max_bytes=10_000)
         scan_log = ScanLog(clock=clock)
         views = Views(
-            clock=clock, store=store, flight=self.flight, reliability=reliability, rules=rules
+            clock=clock,
+            store=store,
+            flight=self.flight,
+            recent=self.recent,
+            reliability=reliability,
+            rules=rules,
         )
         self.promises = Promises(
             clock=clock,
@@ -549,6 +554,18 @@ class ViewTests(ScanTestCase):
         """An id that we can't have issued."""
         for scan_id in ("", "x", "0" * 32, "/../", ScanIds(b"k" * 32).mint(service="", now=1.0)):
             self.failureResultOf(self.house.view(scan_id), NoSuchScan)
+
+    def test_asked_for_again(self) -> None:
+        """A finished answer that was read from the store is remembered, once."""
+        house = self.make_house({"": [Local([a_hit()])]})
+        view = self.successResultOf(house.submit())
+        other = self.make_house({"": []}, holder="second")
+        loads: list[str] = []
+        load = self.store.load
+        self.store.load = lambda *, scan_id: (loads.append(scan_id), load(scan_id=scan_id))[1]  # type: ignore[method-assign]
+        for _ in range(3):
+            self.assertEqual(self.successResultOf(other.view(view.id)), view)
+        self.assertEqual(loads, [view.id])
 
     def test_lost(self) -> None:
         """One that we have issued and lost is not "nothing found"; once it is old, it is over."""

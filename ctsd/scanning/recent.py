@@ -9,7 +9,7 @@ from ctsd.model import ScanView
 
 class RecentViews:
     """
-    Finished answers by id, the oldest leaving first.
+    Finished answers by id; who was not asked for the longest leaves first.
 
     Answers about passwords are nowhere else, so others don't push them out.
 
@@ -37,6 +37,8 @@ class _Newest:
         self._by_id: OrderedDict[str, tuple[str, ScanView]] = OrderedDict()
 
     def add(self, service: str, view: ScanView) -> None:
+        if view.id in self._by_id:
+            return
         self._bytes += _bytes_of(view)
         self._by_id[view.id] = (service, view)
         while self._bytes > self._max_bytes and len(self._by_id) > 1:
@@ -45,7 +47,10 @@ class _Newest:
 
     def get(self, service: str, scan_id: str) -> ScanView | None:
         known = self._by_id.get(scan_id)
-        return known[1] if known is not None and known[0] == service else None
+        if known is None or known[0] != service:
+            return None
+        self._by_id.move_to_end(scan_id)
+        return known[1]
 
 
 def _bytes_of(view: ScanView) -> int:

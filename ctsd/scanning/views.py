@@ -10,6 +10,7 @@ from ctsd.interfaces import IScanStore
 from ctsd.model import Artifact, Scan, ScanState, ScanView
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, part_of
+from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
 from ctsd.scans import RESEND_SECS, final_view
@@ -30,12 +31,14 @@ class Views:
         clock: IReactorTime,
         store: IScanStore,
         flight: Flight,
+        recent: RecentViews,
         reliability: Reliability,
         rules: Rules,
     ) -> None:
         self._clock = clock
         self._store = store
         self._flight = flight
+        self._recent = recent
         self._reliability = reliability
         self._rules = rules
 
@@ -85,7 +88,11 @@ class Views:
             raise NoSuchScan(f"no scan {scan_id} of this service")
         if not scan.digest:
             raise LostScan("only the process that ran this scan could tell its answer")
-        return await self._again(scan)
+        view = await self._again(scan)
+        if scan.state is ScanState.COMPLETE:
+            # Who asks once asks again, and this answer does not change any more.
+            self._recent.add(service, view)
+        return view
 
     async def _again(self, scan: Scan) -> ScanView:
         try:
