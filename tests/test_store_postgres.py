@@ -22,8 +22,9 @@ from ctsd.model import PASSWORD, Artifact, EncodedHit, Ended, Outcome, Search
 from ctsd.store import aging_steps, scan_steps, threat_steps
 from ctsd.store.choose import make_store
 from ctsd.store.postgres import PostgresStore
+from ctsd.store.postgres_clock import ServerClock
 from ctsd.store.postgres_lease import take
-from ctsd.store.postgres_runner import Limits, render
+from ctsd.store.postgres_runner import Limits, begin_write, render
 from ctsd.store.postgres_schema import check_server
 from ctsd.store.postgres_steps import used_bytes
 from ctsd.store.postgres_target import Target
@@ -221,6 +222,45 @@ class PostgresTests(_OnPostgres, unittest.TestCase):
         await promised
         self.assertEqual(await counted, 1)
         self.assertTrue(await self.store.load(scan_id=scan(1).id))
+
+    async def test_lost_at_the_end(self) -> None:
+        """
+        When nobody can say whether a write was committed, it fails, and is not done again: it
+        could count twice.
+        """
+        self.sql(
+            "CREATE SEQUENCE tries;"
+            "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " PERFORM nextval('tries'), pg_terminate_backend(pg_backend_pid());"
+            " RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON counters DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION die()"
+        )
+        error = await self.refuses(self.store.count(name="n", window_secs=60))
+        self.assertIn("does not answer", error.reason)
+        self.assertEqual(self.sql("SELECT last_value, is_called FROM tries"), [(1, True)])
+        await self.store.promise(scan=scan(1))
+
+    async def test_frozen_writer(self) -> None:
+        """A process that freezes while nobody else may write is thrown out by the server."""
+        other = self.fixture.server.connect(self.fixture.database)
+        self.addCleanup(other.close)
+        limits = Limits(statement_secs=5, idle_secs=0.3)
+        other.cursor().execute(begin_write(limits, durable=True) + "SELECT 1")
+        started = time.monotonic()
+        await self.store.promise(scan=scan(1))
+        self.assertGreater(time.monotonic() - started, 0.2)
+
+    async def test_no_session_state(self) -> None:
+        """Nothing of a transaction stays in its session, which may be another's next."""
+        await self.store.promise(scan=scan(1))
+        self.store.remember(scan=ended_scan(2))
+        await self.fixture.written()
+        await self.store.load(scan_id=scan(1).id)
+        for session in self.store._pool._idle:
+            rows = await session.runQuery("SELECT name FROM pg_settings WHERE source = 'session'")
+            self.assertEqual(rows, [])
+            self.assertEqual(await session.runQuery("SELECT name FROM pg_prepared_statements"), [])
 
     async def test_deadlock(self) -> None:
         """A transaction that PostgreSQL undoes because of another is done again."""
@@ -740,6 +780,24 @@ class OpenTests(unittest.SynchronousTestCase):
             )
             make_store(url="sqlite:x.sqlite", **options).open()
         self.assertIn("pip install 'ctsd[postgres]'", error.reason)
+
+
+class ServerClockTests(unittest.SynchronousTestCase):
+    """The server's time, by our clock."""
+
+    def test_measured(self) -> None:
+        """An answer counts in the middle of its way, and not at all when that took long."""
+        ours = Clock()
+        clock = ServerClock(monotonic=ours.seconds)
+        self.assertEqual(clock.now(), 0.0)
+        clock.measured(1000.0, sent=-2.0, received=0.0)
+        self.assertEqual(clock.now(), 1001.0)
+        ours.advance(5)
+        self.assertEqual(clock.now(), 1006.0)
+        clock.measured(3000.0, sent=4.0, received=5.0)
+        self.assertEqual(clock.now(), 1006.0)
+        clock.measured(2000.0, sent=4.9, received=5.0)
+        self.assertAlmostEqual(clock.now(), 2000.05)
 
 
 class TlsTests(unittest.TestCase):
