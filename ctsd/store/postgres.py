@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg2
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
 from ctsd.store import shared_steps
@@ -19,20 +17,7 @@ from ctsd.store.aging import Aging
 from ctsd.store.postgres_clock import ServerClock
 from ctsd.store.postgres_lease import NAME, Lease, take
 from ctsd.store.postgres_pool import Pool
-from ctsd.store.postgres_runner import (
-    Limits,
-    Transaction,
-    again,
-    as_store_error,
-    begin_read,
-    begin_write,
-    is_hopeless,
-    is_lost,
-    run_group,
-    run_now,
-    run_one_by_one,
-    run_read,
-)
+from ctsd.store.postgres_runner import Limits, run_now
 from ctsd.store.postgres_schema import (
     bring_up,
     check_server,
@@ -44,16 +29,12 @@ from ctsd.store.postgres_schema import (
 from ctsd.store.postgres_session import Session
 from ctsd.store.postgres_steps import server_time, used_bytes, write_something
 from ctsd.store.postgres_target import Target
+from ctsd.store.postgres_work import Work
 from ctsd.store.queued import QueuedVerbs
 from ctsd.store.steps import MakeSteps, bound
 from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
-
-#: How often a transaction is tried that was in another's way. One whose session was lost before
-#: it could have been committed is tried as often and once more for each session: a server that
-#: starts anew ends all of them.
-_TRIES = 3
 
 
 class PostgresStore(QueuedVerbs):
@@ -115,7 +96,6 @@ class PostgresStore(QueuedVerbs):
         self._wall_clock = wall_clock or self._clock.now
         self.threat_secs = threat_secs
         self._limits = limits
-        self._answer_secs = answer_secs
         self._lease_secs = lease_secs
         self._stop_secs = stop_secs
         self._secret = b""
@@ -129,6 +109,7 @@ class PostgresStore(QueuedVerbs):
             max_waiting=max_reads,
             opened=self._opened,
         )
+        self._work = Work(pool=self._pool, clock=reactor, limits=limits, answer_secs=answer_secs)
         self.aging = Aging(
             write=self._write,
             used_bytes=lambda: self._read(bound(used_bytes, self.aging.max_bytes)),
@@ -197,7 +178,7 @@ class PostgresStore(QueuedVerbs):
         limit = self._reactor.callLater(self._stop_secs, self._pool.stop)
         await self._end_queue()
         if self._lease is not None and self._lease.held():
-            given_back = self._at_once(bound(shared_steps.release, NAME, self._node, self.now()))
+            given_back = self._work.write(bound(shared_steps.release, NAME, self._node, self.now()))
             await given_back.addErrback(lambda failure: None)
         if limit.active():
             limit.cancel()
@@ -209,28 +190,26 @@ class PostgresStore(QueuedVerbs):
 
     # The server's clock
 
-    async def _opened_session(self, session: Session) -> None:
-        transaction = self._transaction(session, begin_read(self._limits))
-        sent = self._monotonic()
-        now = await run_read(transaction, server_time)
-        self._clock.measured(now, sent=sent, received=self._monotonic())
-
     def _opened(self, session: Session) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._opened_session(session))
+        return self._take_time(self._work.read_on(session, server_time))
 
-    def _measure(self) -> Deferred[None]:
+    def _take_time(self, asking: Deferred[float]) -> Deferred[None]:
         sent = self._monotonic()
 
         def measured(now: float) -> None:
             self._clock.measured(now, sent=sent, received=self._monotonic())
 
+        return asking.addCallback(measured)
+
+    def _measure(self) -> Deferred[None]:
         # When it does not answer, others say so.
-        return self._read(server_time).addCallbacks(measured, lambda failure: None)
+        return self._take_time(self._read(server_time)).addErrback(lambda failure: None)
 
     # The daemon's lease
 
     def _renew(self) -> Deferred[int | None]:
-        return self._at_once(
+        # Past the queue, where what waits may need the lease.
+        return self._work.write(
             bound(shared_steps.lease, NAME, self._node, self._lease_secs, self.now())
         )
 
@@ -238,116 +217,18 @@ class PostgresStore(QueuedVerbs):
         assert self._lease is not None
         return self._lease.keep().addErrback(lambda failure: None)
 
-    def _at_once(self, make: MakeSteps[T]) -> Deferred[T]:
-        # Past the queue, where what waits may need the lease.
-        async def write(transaction: Transaction) -> T:
-            [(_, value, _)] = await run_group(transaction, [Write(make)])
-            result: T = value
-            return result
-
-        begin = begin_write(self._limits, durable=True)
-        writing = Deferred.fromCoroutine(self._in_transaction(begin, write, first=True))
-        return writing.addErrback(_as_store_error)
-
-    # Transactions
-
-    def _transaction(self, session: Session, begin: str) -> Transaction:
-        return Transaction(session, begin, clock=self._reactor, answer_secs=self._answer_secs)
-
-    async def _in_transaction(
-        self, begin: str, work: Callable[[Transaction], Awaitable[T]], *, first: bool = False
-    ) -> T:
-        tries = 0
-        while True:
-            tries += 1
-            session = await self._pool.acquire(first=first)
-            transaction = None
-            broken = True
-            try:
-                transaction = self._transaction(session, begin)
-                result = await work(transaction)
-                broken = False
-                return result
-            except Exception as error:
-                lost = is_lost(error)
-                if not lost and transaction is not None:
-                    broken = not await _rolled_back(transaction)
-                if lost and _is_harmless(transaction) and tries <= _TRIES + self._pool.size:
-                    continue
-                if not again(error) or tries >= _TRIES:
-                    raise
-            finally:
-                silent = transaction is not None and transaction.silent
-                self._pool.release(session, broken=broken, silent=silent)
+    # Reads and writes
 
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
-        return Deferred.fromCoroutine(self._write_group(group)).addErrback(_as_store_error)
-
-    async def _write_group(self, group: Sequence[Write]) -> list[Result]:
-        if self._lease is not None and not self._lease.held():
-            # PostgreSQL was away for long, or we were.
-            await self._lease.keep()
-        begin = begin_write(
-            self._limits,
-            durable=any(write.durable for write in group),
-            alone=any(write.alone for write in group),
-        )
-        committing = False
-
-        async def whole(transaction: Transaction) -> list[Result]:
-            nonlocal committing
-            try:
-                return await run_group(transaction, group)
-            finally:
-                committing = transaction.committing
-
-        try:
-            return await self._in_transaction(begin, whole, first=True)
-        except StoreError:
-            raise
-        except Exception as error:
-            pieces = [piece for write in group for piece in write.pieces or (write,)]
-            if len(pieces) == 1 or committing or is_hopeless(error):
-                raise
-
-        async def one_by_one(transaction: Transaction) -> list[Result]:
-            return await run_one_by_one(transaction, pieces)
-
-        return await self._in_transaction(begin, one_by_one, first=True)
-
-    def _is_full(self, error: BaseException) -> bool:
-        return isinstance(error.__cause__, psycopg2.errors.DiskFull)
+        if self._lease is None or self._lease.held():
+            return self._work.write_group(group)
+        # PostgreSQL was away for long, or we were.
+        return self._lease.keep().addCallback(lambda _: self._work.write_group(group))
 
     def _read(self, make: MakeSteps[T]) -> Deferred[T]:
         if not self.running:
             return fail(StoreError("the store is not open"))
+        return self._work.read(make)
 
-        async def read(transaction: Transaction) -> T:
-            return await run_read(transaction, make)
-
-        # Whoever cancels this cancels the wait alone.
-        done: Deferred[T] = Deferred()
-        running = Deferred.fromCoroutine(self._in_transaction(begin_read(self._limits), read))
-        running.addErrback(_as_store_error)
-        running.addCallbacks(done.callback, done.errback)
-        return done
-
-
-def _is_harmless(transaction: Transaction | None) -> bool:
-    # What was not about to be committed can be done again; a server that is silent stays so.
-    return transaction is None or not (transaction.committing or transaction.silent)
-
-
-async def _rolled_back(transaction: Transaction) -> bool:
-    try:
-        await transaction.roll_back()
-    except (psycopg2.Error, ConnectionDone, ConnectionLost):
-        return False
-    return True
-
-
-def _as_store_error(failure: Failure) -> Failure:
-    error = failure.value
-    if isinstance(error, psycopg2.Error | ConnectionDone | ConnectionLost):
-        return Failure(as_store_error(error))
-    return failure
+    def _is_full(self, error: BaseException) -> bool:
+        return isinstance(error.__cause__, psycopg2.errors.DiskFull)

@@ -16,10 +16,9 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg2
 from attrs import frozen
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 
-from ctsd.errors import StoreError
+from ctsd.store.postgres_errors import again, as_store_error, is_lost
 from ctsd.store.steps import Change, MakeSteps, Many, Query, Step, Steps
 from ctsd.store.writes import Result, Write
 
@@ -27,9 +26,6 @@ T = TypeVar("T")
 
 #: One VALUES tuple, as L{Many} promises it.
 _TUPLE = re.compile(r"(?<=VALUES )\([?, ]+\)")
-
-#: What happens when two transactions are in each other's way; again, it is likely to work.
-_AGAIN = ("40001", "40P01")
 
 
 class Cursor(Protocol):
@@ -80,45 +76,6 @@ def begin_write(limits: Limits, *, durable: bool, alone: bool = True) -> str:
     lock = "SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE; " if alone else ""
     commit = "" if durable else "SET LOCAL synchronous_commit = off; "
     return f"BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; {limits.local}{commit}{lock}"
-
-
-def as_store_error(error: BaseException) -> StoreError:
-    """
-    What the rest of ctsd learns of PostgreSQL's own errors, or of a connection that was closed.
-
-    The cause is a copy of the error without the excerpt of the statement, which may hold values.
-    """
-    if not isinstance(error, psycopg2.Error):
-        return StoreError("PostgreSQL does not answer", retry_secs=10)
-    code = error.pgcode or ""
-    primary = error.diag.message_primary if error.diag is not None else None
-    if code == "53100":
-        reason = "the store's disk is full"
-    elif code in ("57014", "55P03"):
-        reason = "the store is busy: PostgreSQL took too long"
-    elif code == "25006":
-        reason = "PostgreSQL is read-only (a standby?)"
-    elif code == "42501":
-        reason = f"PostgreSQL refuses: {primary}"
-    elif is_lost(error):
-        reason = "PostgreSQL does not answer"
-    else:
-        reason = f"the store failed: {type(error).__name__} ({code or 'no code'})"
-    wrapped = StoreError(reason, retry_secs=10 if is_lost(error) else 60)
-    wrapped.__cause__ = type(error)(primary or str(error).partition("\n")[0])
-    return wrapped
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether the connection is of no use any more after this."""
-    if not isinstance(error, psycopg2.Error):
-        return isinstance(error, ConnectionDone | ConnectionLost)
-    code = error.pgcode or ""
-    if code:
-        # 08: connection exceptions; 57P0x: the server goes down; 25006: it has become a standby;
-        # 25P03: it has thrown us out of an idle transaction.
-        return code.startswith(("08", "57P")) or code in ("25006", "25P03")
-    return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
 
 
 @functools.lru_cache(maxsize=256)
@@ -236,6 +193,11 @@ class Transaction:
             self.committing = True
             await self.say("COMMIT")
 
+    async def end(self) -> None:
+        """End it, when it has begun and was only read in."""
+        if not self._begin:
+            await self.say("COMMIT")
+
     async def roll_back(self) -> None:
         """Undo all of it, when it has begun."""
         if not self._begin:
@@ -249,7 +211,7 @@ async def run_read(transaction: Transaction, make: MakeSteps[T]) -> T:
     :raises psycopg2.Error: a statement failed.
     """
     result: T = await _Run(make).finish(transaction)
-    await transaction.commit()
+    await transaction.end()
     return result
 
 
@@ -283,18 +245,6 @@ async def run_one_by_one(transaction: Transaction, writes: Sequence[Write]) -> l
         await transaction.say("RELEASE one")
     await transaction.commit()
     return results
-
-
-def again(error: BaseException) -> bool:
-    """Whether others were in the way, so that trying again is all it takes."""
-    return isinstance(error, psycopg2.Error) and error.pgcode in _AGAIN
-
-
-def is_hopeless(error: BaseException) -> bool:
-    """Whether this concerns the server, not the statement: the others would fail, too."""
-    if not isinstance(error, psycopg2.Error):
-        return False
-    return is_lost(error) or again(error) or (error.pgcode or "").startswith(("53", "57", "58"))
 
 
 def run_now(cursor: Cursor, make: MakeSteps[T]) -> T:

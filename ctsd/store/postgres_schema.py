@@ -12,7 +12,8 @@ import psycopg2
 import psycopg2.extensions
 
 from ctsd.errors import StoreError
-from ctsd.store.postgres_runner import Limits, as_store_error, is_lost
+from ctsd.store.postgres_errors import as_store_error, is_lost
+from ctsd.store.postgres_runner import Limits
 from ctsd.store.postgres_target import Target
 
 #: Debian 11 and RHEL 9 have it.
