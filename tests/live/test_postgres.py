@@ -207,4 +207,8 @@ class PostgresTests(SynchronousTestCase):
         said = [each for each in daemon.log.read_text().splitlines() if "#error] ctsd: " in each]
         self.assertEqual(len(said), 1, daemon.log.read_text())
         self.assertIn(f"127.0.0.1:{self.server.port}", said[0])
+        command = daemon.ctsd("threats", "list", check=False)
+        self.assertEqual(command.returncode, 1)
+        self.assertIn("Connection refused", command.stderr)
+        self.assertEqual(len(command.stderr.splitlines()), 1)
         self.assertNotIn("Traceback", daemon.log.read_text())
