@@ -119,8 +119,6 @@ def _lat_lng(value: object) -> dict[str, int | float] | None:
 def _shown(prop: Property, name: str) -> Shown | None:
     """One property under a name that is safe already; None when it can't be shown."""
     kind, value = prop.type, prop.value
-    if kind == "string" and type(value) is str:
-        return Shown("string", name, safe_text(value, MAX_VALUE_CHARS))
     if value is None:
         return None
     if kind == "lat_lng" or kind == "latlng":
@@ -166,7 +164,19 @@ def shown(hit: Hit, notice: str = "") -> ShownHit:
             or (not name.isprintable())
         ):
             name = _unique(name, taken)
-        one = _shown(prop, name)
+        value = prop.value
+        one: Shown | None
+        if (
+            prop.type == "string"
+            and type(value) is str
+            and len(value) <= MAX_VALUE_CHARS
+            and value.isascii()
+            and value.isprintable()
+        ):
+            # Nearly all of them; here, for a call costs as much as the rest.
+            one = Shown("string", name, value)
+        else:
+            one = _shown(prop, name)
         if one is not None:
             taken.add(name)
             props.append(one)

@@ -82,8 +82,14 @@ def decode_value(data: bytes) -> JSON:
     return value
 
 
+# What most outcomes are.
+_NOTHING: Final = b'{"ended":"nothing"}\n'
+
+
 def encode_outcome(outcome: Outcome) -> bytes:
     """One line about the outcome, then the bytes of its hits as they are."""
+    if outcome is NOTHING:
+        return _NOTHING
     head: dict[str, object] = {"ended": outcome.ended.value}
     if outcome.hits:
         head["hits"] = [len(hit) for hit in outcome.hits]
