@@ -93,10 +93,10 @@ def bare_url(url: str) -> str:
 def whole_url(url: str) -> str | None:
     """
     The normal form of a URL by the WHATWG standard (U{https://url.spec.whatwg.org/}), without
-    user name and password; None for what is no URL.
+    user name, password and fragment (no server ever sees that one); None for what is no URL.
     """
     try:
-        normal = ada_url.normalize_url(url)
+        normal = ada_url.normalize_url(url).partition("#")[0]
         if "@" in normal:
             parsed = ada_url.URL(normal)
             parsed.username = ""

@@ -271,13 +271,14 @@ def hook(searcher: BaseArtifactSearch, name: str) -> Any:
 
     :param name: C{trouble} and C{describe} give a string, C{loading} and C{failed} a bool.
     """
-    fallback = _BROKEN_HOOKS[name]
     try:
         said = getattr(searcher, name)()
-    except Exception as error:
+        if name in ("trouble", "describe"):
+            return str(said or "")
+        return bool(said)
+    except BaseException as error:
         Logger(__name__).failure("{name}() of a searcher is broken", name=name)
-        return fallback(error)
-    return str(said) if name in ("trouble", "describe") else bool(said)
+        return _BROKEN_HOOKS[name](error)
 
 
 def _fields(given: Any, names: tuple[str, ...]) -> list[Any] | None:

@@ -283,6 +283,7 @@ class ExampleTests(SynchronousTestCase):
         url = "http://www.megastore.lu/login"
         self._finds("net.uri", url, url, "HTTP://www.MEGASTORE.lu:80/login", " " + url)
         self._finds("net.uri", "http://u:p@www.megastore.lu/login", url)
+        self._finds("net.uri", url + "#victim@example.com", url, url + "#other")
         self._misses(
             "net.uri",
             url,
