@@ -12,6 +12,7 @@ from ctsd.blocking import DaemonThreads
 from ctsd.config import Settings
 from ctsd.interfaces import IStore
 from ctsd.scan_ids import ScanIds
+from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.isolation import ChildSearches
 from ctsd.scanning.promises import Promises
@@ -101,7 +102,7 @@ def assemble(
         holder=holder,
         rules=rules,
     )
-    scanner = Scanner(
+    first_answers = FirstAnswers(
         clock=reactor,
         store=store,
         ids=ids,
@@ -110,8 +111,17 @@ def assemble(
         rules=rules,
         reliability=reliability,
         flight=flight,
-        views=views,
         promises=promises,
+        recent=recent,
+    )
+    scanner = Scanner(
+        clock=reactor,
+        store=store,
+        ids=ids,
+        rules=rules,
+        flight=flight,
+        views=views,
+        first_answers=first_answers,
         upkeep=upkeep,
         recent=recent,
     )

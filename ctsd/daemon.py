@@ -183,7 +183,7 @@ class Daemon(MultiService):
             site_for=site_for,
             drain_secs=DRAIN_SECS,
         )
-        for service in (store, scanning.scanner, scanning.upkeep, self._listening):
+        for service in (store, scanning.upkeep, self._listening):
             service.setServiceParent(self)
 
     def _start_sources(self, configuration: Configuration) -> Sources:
@@ -312,7 +312,7 @@ class Daemon(MultiService):
 
     async def _stop(self) -> None:
         await self._listening.stop()
-        self._scanning.scanner.stopService()
+        self._scanning.scan_log.flush()
         await self._scanning.upkeep.stopService()
         await self._sources.indexes.stopService()
         self._sources.stop()

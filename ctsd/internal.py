@@ -9,7 +9,8 @@ from typing import Any
 from ctsd.artifacts import SHAPES
 from ctsd.interfaces import IRecords, Record
 from ctsd.model import FILE, JSON, PASSWORD, Hit
-from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup, string
+from ctsd.properties import string
+from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 #: More hits than these are counted, not shown.
 MAX_HITS = 10

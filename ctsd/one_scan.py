@@ -17,10 +17,11 @@ from ctsd.config import Settings, child_environment
 from ctsd.discovery import Catalogue, discover
 from ctsd.errors import CTSDError
 from ctsd.model import ROOT_SERVICE, Artifact, Ended, Outcome
-from ctsd.scanning.asking import Answered, Ask, Source, ask_local
+from ctsd.scanning.asking import ask_local
 from ctsd.scanning.isolation import ChildSearches
 from ctsd.scanning.live import questions_for
 from ctsd.scanning.running import Runner
+from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.sources import Sources, child_variables, make_store, start_sources
 
 #: How long an index that is loading is waited for, looked at so often.

@@ -8,17 +8,8 @@ from ctsd.errors import NotConfigured, SearchFailed, SearchLater
 from ctsd.interfaces import IRecords, Matches, Record
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Threat
-from ctsd.searcher import (
-    BaseArtifactSearch,
-    Found,
-    SearchContext,
-    SearcherSetup,
-    ip,
-    lat_lng,
-    number,
-    string,
-    uri,
-)
+from ctsd.properties import ip, lat_lng, number, string, uri
+from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 __all__ = [
     "Artifact",

@@ -19,8 +19,8 @@ from ctsd.feeds.builds import Builds
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.interfaces import IRecords
-from ctsd.scanning.asking import Source
 from ctsd.scanning.slots import Slots
+from ctsd.scanning.source import Source
 from ctsd.searcher import Parse, SearcherSetup
 from ctsd.store import choose
 from ctsd.store.queued import QueuedVerbs

@@ -11,9 +11,9 @@ from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan
 from ctsd.interfaces import IScanIds, IScanStore, IStatus, SearcherState, SearchState
 from ctsd.model import Scan
-from ctsd.scanning.asking import Source
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan
+from ctsd.scanning.source import Source
 from ctsd.sources import Sources
 
 

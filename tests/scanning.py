@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 
 from ctsd.blocking import Job
 from ctsd.model import Hit
-from ctsd.scanning.asking import Ask, Question, Source
+from ctsd.properties import string
 from ctsd.scanning.slots import Slots
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup, string
+from ctsd.scanning.source import Ask, Question, Source
+from ctsd.searcher import BaseArtifactSearch, SearcherSetup
 
 
 def a_hit(text: str = "bad") -> Hit:

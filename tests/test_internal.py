@@ -15,7 +15,8 @@ from ctsd.errors import SearchLater
 from ctsd.interfaces import IRecords, Record
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import FILE, PASSWORD, Hit, Property
-from ctsd.searcher import Found, SearchContext, SearcherSetup, string
+from ctsd.properties import string
+from ctsd.searcher import Found, SearchContext, SearcherSetup
 from ctsd.testing import MemoryRecords
 
 PROPS = (Property("string", "campaign", "X"), Property("number", "score", 7))

@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from ctsd.errors import SearchFailed
 from ctsd.interfaces import Finds
 from ctsd.model import NOTHING, PASSWORD, Artifact, Ended, Outcome, Property, Threat
-from ctsd.scanning.asking import Answered
 from ctsd.scanning.isolation import ChildSearches, decode_answered, encode_answered
+from ctsd.scanning.source import Answered
 from ctsd.searcher import BaseArtifactSearch
 from ctsd.wire import encode_hits
 from tests.scanning import a_hit, ask_about, source_of

@@ -21,7 +21,7 @@ ROOMS = {
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",
     "scans": "scans",
-    "searcher": "searcher searching internal",
+    "searcher": "searcher searching internal properties",
     "store": "store",
     "feeds": "feeds",
     "web": "web uploads spool spool_file",

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
-from ctsd.scanning.asking import Answered, Ask, Question, Source, ask_local
+from ctsd.scanning.asking import ask_local
 from ctsd.scanning.running import Runner
 from ctsd.scanning.slots import Slots
+from ctsd.scanning.source import Answered, Ask, Question, Source
 from ctsd.searcher import BaseArtifactSearch, Found, name_of
 from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
 

@@ -36,7 +36,7 @@ from ctsd.model import (
     ScanView,
 )
 from ctsd.scan_ids import ScanIds
-from ctsd.scanning.asking import Answered, Ask, Source
+from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
@@ -45,6 +45,7 @@ from ctsd.scanning.rules import Rules, ScanLimits
 from ctsd.scanning.running import Runner
 from ctsd.scanning.scan_log import ScanLog
 from ctsd.scanning.scanner import Scanner
+from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.scanning.upkeep import Upkeep
 from ctsd.scanning.views import Views
 from ctsd.scans import FIRST_RETRY_SECS, RESEND_SECS
@@ -131,7 +132,7 @@ class House:
             holder=holder,
             rules=rules,
         )
-        self.scanner = Scanner(
+        first_answers = FirstAnswers(
             clock=clock,
             store=store,
             ids=ScanIds(store.secret()),
@@ -140,8 +141,17 @@ class House:
             rules=rules,
             reliability=reliability,
             flight=self.flight,
-            views=views,
             promises=self.promises,
+            recent=self.recent,
+        )
+        self.scanner = Scanner(
+            clock=clock,
+            store=store,
+            ids=ScanIds(store.secret()),
+            rules=rules,
+            flight=self.flight,
+            views=views,
+            first_answers=first_answers,
             upkeep=self.upkeep,
             recent=self.recent,
         )

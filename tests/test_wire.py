@@ -29,7 +29,7 @@ from ctsd.model import (
     Property,
     ScanView,
 )
-from ctsd.searcher import ip, lat_lng, number, string, uri
+from ctsd.properties import ip, lat_lng, number, string, uri
 from ctsd.shown import safe_text
 from ctsd.wire import decode_artifact, encode_hits, encode_view, file_artifact
 from tests import strategies

@@ -23,8 +23,9 @@ from twisted.logger import STDLibLogObserver, globalLogBeginner
 from ctsd.errors import NotConfigured, SearchFailed
 from ctsd.interfaces import IRecords
 from ctsd.model import Ended, Outcome
-from ctsd.scanning.asking import Answered, Source, ask_blocking, ask_waiting
+from ctsd.scanning.asking import ask_blocking, ask_waiting
 from ctsd.scanning.isolation import ChildRequest, encode_answered
+from ctsd.scanning.source import Answered, Source
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup
 
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from ctsd.artifacts import derived, digest
 from ctsd.interfaces import Finds
 from ctsd.model import FILE, Artifact, Scan, ScanState, ScanView, Search
-from ctsd.scanning.asking import Question, Source
+from ctsd.scanning.source import Question, Source
 from ctsd.scans import Pace, Part, hits_of, retry_secs, state_of
 
 

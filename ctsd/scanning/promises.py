@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from ctsd.errors import LostScan, StoreError, Unavailable
 from ctsd.interfaces import IScanStore, ISpool
 from ctsd.model import Ended, Outcome, Scan, ScanState, ScanView
-from ctsd.scanning.asking import Answered, Ask, Source, ask_local
+from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, questions_for, search_row
 from ctsd.scanning.recent import RecentViews
@@ -27,6 +27,7 @@ from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
 from ctsd.scanning.running import Runner
 from ctsd.scanning.scan_log import ScanLog
+from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.scanning.views import Views
 from ctsd.scans import backoff_secs, final_view, state_of
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from attrs import define, field, frozen
 
 from ctsd.errors import NoSuchService
-from ctsd.scanning.asking import Source
+from ctsd.scanning.source import Source
 
 
 @frozen(kw_only=True)

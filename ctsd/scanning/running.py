@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from ctsd.blocking import DaemonThreads
 from ctsd.errors import SearchFailed
 from ctsd.model import Ended, Outcome
-from ctsd.scanning.asking import Answered, Ask, Source, ask_blocking, ask_waiting
+from ctsd.scanning.asking import ask_blocking, ask_waiting
+from ctsd.scanning.source import Answered, Ask, Source
 
 
 class RunAlone(Protocol):
