@@ -122,6 +122,9 @@ class Daemon(MultiService):
         :raises SystemExit: one of them can't be had; one line says why.
         """
         settings = self._configuration.settings
+        # Until the reactor runs there is nothing to be stopped in order.
+        for ending in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ending, _end_early)
         try:
             self._lock = _take_state_dir(settings)
             self._store = make_store(settings, reactor=self._reactor, alone=True)
@@ -319,6 +322,10 @@ class Daemon(MultiService):
         await self._store.stopService()
         self._notifier.stopService()
         os.close(self._lock)
+
+
+def _end_early(number: int, frame: object) -> None:
+    raise SystemExit(0)
 
 
 def _fixed(old: Settings, new: Settings) -> list[str]:

@@ -17,6 +17,18 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+_USES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
 
 @frozen
 class Pair:
@@ -81,7 +93,18 @@ def make_pair(
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        # Python 3.13 verifies strictly: RFC 5280, 4.2.1.1 and 4.2.1.2.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                (issuer.key if issuer else key).public_key()
+            ),
+            critical=False,
+        )
     )
+    if authority:
+        signs = dict.fromkeys(_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+        builder = builder.add_extension(x509.KeyUsage(**signs), critical=True)
     if not authority:
         names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
         builder = builder.add_extension(names, critical=False)

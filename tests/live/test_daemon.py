@@ -207,6 +207,19 @@ class StartTests(LiveTestCase):
 class StopTests(LiveTestCase):
     """SIGTERM."""
 
+    def test_early(self) -> None:
+        """One that comes before the daemon is ready ends it with status 0, too."""
+        daemon = self.daemon()
+        process = daemon.run()
+
+        def listens() -> bool:
+            with socket.socket() as client:
+                return client.connect_ex(("127.0.0.1", daemon.port)) == 0
+
+        wait_until(listens, "it listens")
+        process.terminate()
+        self.assertEqual(process.wait(15), 0)
+
     def test_stuck_thread(self) -> None:
         """A searcher that is stuck in its thread does not hold the exit."""
         daemon = self.daemon(OWN.format(name="stuck"), searchers={"stuck.py": STUCK})
