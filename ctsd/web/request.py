@@ -301,7 +301,8 @@ class Request(server.Request):
         site = self.site
         if site.draining:
             channel.persistent = 0
-        channel.deliver(
+        assert channel.transport is not None
+        channel.transport.write(
             render(
                 answer,
                 date=site.date,
@@ -363,8 +364,6 @@ class Request(server.Request):
     def _become_stock(self) -> None:
         """Be what twisted.web's resources and Klein expect."""
         early, notifications = self.early, self.notifications
-        if self.channel is not None:
-            self.channel.buffer()
         super().__init__(self.channel, parsePOSTFormSubmission=False)
         self.early, self.notifications = early, notifications
         for name, value in self.head.headers.items():
