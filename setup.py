@@ -56,6 +56,7 @@ setup(
             "mypy>=1.13",
             "mypy-zope>=1.0.9",
             "playwright>=1.50",
+            "requests>=2.31",
             "ruff>=0.8",
         ],
     },

@@ -14,12 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from http_load import Server, ask, load, urls, wait_for, write_feed
+from http_load import Server, Way, ask, load, urls, wait_for, write_feed
 
 
-def paced(port: int, values: Path, secs: float, seed: int) -> dict:
+def paced(way: Way, values: Path, secs: float, seed: int) -> dict:
     """What 8 connections measure."""
-    return load(port, "post-hit", values, 8, secs, seed)
+    return load(way, "post-hit", values, 8, secs, seed)
 
 
 def main() -> None:
@@ -46,13 +46,14 @@ def main() -> None:
         post = {"type": "net.uri", "value": rows[0]}
         wait_for(lambda: ask(8801, "POST", "/", post)["hits"], 300)
         print(f"{options.rows:,} rows served {time.monotonic() - started:.1f} s after the start")
-        one = load(8801, "post-hit", values, 1, 5, 1)
+        way = Way("plain", server, 8801)
+        one = load(way, "post-hit", values, 1, 5, 1)
         print(f"one client, POST with a hit: p50 {one['p50']:.2f} ms, p99 {one['p99']:.2f} ms")
-        quiet = paced(8801, values, 15, 2)
+        quiet = paced(way, values, 15, 2)
         fresh = where / "fresh.csv"
         write_feed(fresh, [*rows, "http://fresh.example/"])
         fresh.replace(feed)
-        busy = paced(8801, values, 45, 3)
+        busy = paced(way, values, 45, 3)
         new = ask(8801, "POST", "/", {"type": "net.uri", "value": "http://fresh.example/"})
         print(f"the new file {'is' if new['hits'] else 'is NOT'} served")
         for name, result in (("before", quiet), ("while it is swapped in", busy)):

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import requests
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.daemon import wait_until
@@ -70,6 +71,24 @@ class AuthTests(SynchronousTestCase):
             answer.read()
             statuses.append(answer.status)
         self.assertEqual(statuses, [401, 200, 401, 200])
+
+    def test_requests(self) -> None:
+        """A client of another make, with a file: in with the password, 401 with a wrong one."""
+        daemon = self.started()
+        url = f"http://127.0.0.1:{daemon.ports['auth']}/"
+        artifact = '{"type": "file.content", "value": "big.bin"}'
+
+        def post(password: str) -> requests.Response:
+            parts = {
+                "artifact": (None, artifact, "application/json"),
+                "file": ("big.bin", b"x" * 20_000_000, "application/octet-stream"),
+            }
+            return requests.post(url, files=parts, auth=("ann", password), timeout=60)
+
+        self.assertEqual(post("secret").status_code, 200)
+        self.assertEqual(post("wrong").status_code, 401)
+        spool = daemon.state_dir / "spool"
+        wait_until(lambda: not list(spool.iterdir()), "an empty spool")
 
     def test_wrong(self) -> None:
         """A guess is held back at most 2 s, and the log says what it means, without it."""
