@@ -66,7 +66,9 @@ def write_feed(path: Path, rows: list[str]) -> None:
 class Server:
     """One server on one pinned core."""
 
-    def __init__(self, name: str, port: int, command: list[str], cwd: Path, core: int) -> None:
+    def __init__(
+        self, name: str, port: int, command: list[str], cwd: Path, core: int | str
+    ) -> None:
         self.name, self.port = name, port
         self.log = (cwd / f"{name}.log").open("wb")
         pin = ["taskset", "-c", str(core)]

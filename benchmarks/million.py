@@ -26,7 +26,7 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--cores", default="0,1", help="of the server and its child process")
     options = parser.parse_args()
     where = Path(tempfile.mkdtemp(prefix="ctsd-million-"))
     rows = urls(options.rows)
@@ -39,7 +39,7 @@ def main() -> None:
         f'[searchers.phishtank]\nfile = "{feed}"\n'
     )
     twistd = [str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile="]
-    server = Server("ctsd", 8801, [*twistd, "ctsd", "--config", str(config)], where, options.core)
+    server = Server("ctsd", 8801, [*twistd, "ctsd", "--config", str(config)], where, options.cores)
     try:
         wait_for(lambda: ask(8801, "OPTIONS", "/"), 30)
         started = time.monotonic()
