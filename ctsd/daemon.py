@@ -37,6 +37,9 @@ from ctsd.store.places import is_network_filesystem, lock_state
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
 
+# What ends us.
+ENDINGS = (signal.SIGTERM, signal.SIGINT)
+
 #: How long requests in hand may take when the daemon stops.
 DRAIN_SECS = 5.0
 
@@ -122,8 +125,7 @@ class Daemon(MultiService):
         :raises SystemExit: one of them can't be had; one line says why.
         """
         settings = self._configuration.settings
-        # Until the reactor runs there is nothing to be stopped in order.
-        for ending in (signal.SIGTERM, signal.SIGINT):
+        for ending in ENDINGS:
             signal.signal(ending, _end_early)
         try:
             self._lock = _take_state_dir(settings)
@@ -204,11 +206,14 @@ class Daemon(MultiService):
         self._sources.indexes.startService()
         self._tell(self._sources)
         self._reactor.callWhenRunning(self._running)
+        # The reactor puts its own in place before it calls us: what comes until then waits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
 
     def _running(self) -> None:
         # twistd raises SIGTERM again at its end, which makes for status 143; ours ends with 0.
-        for ending in (signal.SIGTERM, signal.SIGINT):
+        for ending in ENDINGS:
             signal.signal(ending, self._end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
         signal.signal(signal.SIGHUP, self._hang_up)
         self._notifier.startService()
         Deferred.fromCoroutine(self._open()).addErrback(self._not_open)
@@ -325,7 +330,8 @@ class Daemon(MultiService):
 
 
 def _end_early(number: int, frame: object) -> None:
-    raise SystemExit(0)
+    # Nothing is there yet that must be stopped in order, and an exception could be caught.
+    os._exit(0)
 
 
 def _fixed(old: Settings, new: Settings) -> list[str]:
