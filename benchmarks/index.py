@@ -26,8 +26,8 @@ from twisted.internet.threads import deferToThread
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import RecordsFile
-from ctsd.interfaces import Changes
 from ctsd.model import Artifact, Threat
+from ctsd.records import Changes
 from searchers.phishtank import HEADER, records
 
 TICK_SECS = 0.0005

@@ -24,9 +24,10 @@ from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex, Index
 from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IRecords, Matches, Record
+from ctsd.interfaces import IRecords
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
+from ctsd.records import Matches, Record
 from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.store.places import is_network_filesystem
 

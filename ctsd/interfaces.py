@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
-from ctsd.model import JSON, Artifact, Outcome, Property, Scan, ScanState, ScanView, Search, Threat
+from ctsd.model import JSON, Artifact, Scan, ScanState, ScanView, Search, Threat
+from ctsd.records import Changes, Finds, Matches, Record
+from ctsd.states import SearcherState, SearchState
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -79,21 +80,6 @@ class IStoreTime(Interface):
 
     def now() -> float:
         """POSIX seconds by the store's clock. Never blocks."""
-
-
-@frozen(kw_only=True)
-class Finds:
-    """
-    What a search made known to the local database: it replaces what the same searcher stored for
-    the same artifact before (nothing at all: removes it).
-
-    :ivar source: the digest of the artifact that was asked.
-    :ivar threats: with C{searcher}, C{source} and C{expires} set.
-    """
-
-    searcher: str
-    source: bytes = field(repr=False)
-    threats: tuple[Threat, ...] = field(default=(), repr=False)
 
 
 class IScanStore(IStoreTime):
@@ -172,26 +158,6 @@ class IScanStore(IStoreTime):
 
         :return: fires with how many rows went.
         """
-
-
-@frozen(kw_only=True)
-class Changes:
-    """
-    What changed in the local database.
-
-    :ivar version: the newest change that is in here; ask with it the next time.
-    :ivar threats: new or changed ones, as they are now.
-    :ivar deleted: ids that are gone.
-    :ivar more: whether C{limit} cut this short: ask again at once.
-    :ivar gap: whether deletions since then are forgotten already: what was built at the version
-        that was asked about has to be built anew.
-    """
-
-    version: int
-    threats: tuple[Threat, ...] = field(repr=False)
-    deleted: tuple[int, ...]
-    more: bool = False
-    gap: bool = False
 
 
 class IThreatStore(IStoreTime):
@@ -292,49 +258,6 @@ class IStore(IScanStore, IThreatStore, IShared):
     """All of it: one object, one database. It is also an C{IService}."""
 
 
-@frozen(kw_only=True)
-class Record:
-    """
-    An indicator with what is known about it: what an index is built from, and what it finds.
-
-    :ivar type: the artifact type that finds it.
-    :ivar value: the indicator as its source has it.
-    :ivar name: the threat's name.
-    :ivar properties: of its hit.
-    :ivar threat_id: of a record of the local database; else 0.
-    :ivar searcher: who stored it there (L{Threat.searcher}), and C{source} for which artifact.
-    :ivar expires: POSIX seconds, or None.
-    """
-
-    type: str
-    value: JSON = field(repr=False)
-    name: str = ""
-    properties: tuple[Property, ...] = field(default=(), repr=False)
-    threat_id: int = 0
-    searcher: str = ""
-    source: bytes = field(default=b"", repr=False)
-    expires: float | None = None
-
-
-@frozen(kw_only=True)
-class Matches:
-    """
-    What an index has on a value.
-
-    :ivar records: at most as many as were asked for, in an order that only depends on the data.
-    :ivar more: how many further records match; exact up to the index's own scan limit.
-    :ivar at_least: whether C{more} is a lower bound.
-    """
-
-    records: tuple[Record, ...] = ()
-    more: int = 0
-    at_least: bool = False
-
-
-#: What an index says of a value that nothing matches: one value, used everywhere.
-NO_MATCHES = Matches()
-
-
 class IRecords(Interface):
     """Indicators that can be searched in microseconds, without a thread and without the store."""
 
@@ -374,48 +297,6 @@ class ISpool(Interface):
 
     def sweep(*, keep: set[Path]) -> None:
         """At the start: unlink what a crash left, but for C{keep}."""
-
-
-@frozen(kw_only=True)
-class SearcherState:
-    """
-    A searcher, for people.
-
-    :ivar mode: C{sync}, C{async}, or empty when it is not listed.
-    :ivar why_off: empty when it is on.
-    :ivar broken: it is off because something is wrong with it, not because nobody wants it.
-    :ivar required: whether a scan stays open while it could not be asked.
-    :ivar loading: it can't answer yet only because something is still loading.
-    :ivar trouble: what is wrong with it; empty when all is well.
-    :ivar about: what it says of itself, e.g. how many records it has.
-    """
-
-    name: str
-    mode: str = ""
-    why_off: str = ""
-    broken: bool = False
-    required: bool = True
-    loading: bool = False
-    trouble: str = ""
-    about: str = ""
-
-
-@frozen(kw_only=True)
-class SearchState:
-    """
-    How one searcher's part of a scan stands, for people.
-
-    :ivar outcome: the newest one that may be shown; None before the first.
-    :ivar running: whether it is being asked right now.
-    :ivar due_in_secs: in how long it is asked again; None when it is not.
-    """
-
-    searcher: str
-    required: bool = True
-    outcome: Outcome | None = None
-    tries: int = 0
-    running: bool = False
-    due_in_secs: float | None = None
 
 
 class IStatus(Interface):

@@ -7,9 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from ctsd.artifacts import SHAPES
-from ctsd.interfaces import IRecords, Record
+from ctsd.interfaces import IRecords
 from ctsd.model import FILE, JSON, PASSWORD, Hit
 from ctsd.properties import string
+from ctsd.records import Record
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 #: More hits than these are counted, not shown.

@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
-from ctsd.interfaces import IRecords, ISearcher, Record
+from ctsd.interfaces import IRecords, ISearcher
 from ctsd.model import JSON, Artifact, Hit, Threat
 from ctsd.properties import as_artifact, as_property
+from ctsd.records import Record
 
 
 @frozen

@@ -5,10 +5,11 @@ See the README, "Write a searcher".
 """
 
 from ctsd.errors import NotConfigured, SearchFailed, SearchLater
-from ctsd.interfaces import IRecords, Matches, Record
+from ctsd.interfaces import IRecords
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
+from ctsd.records import Matches, Record
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 __all__ = [

@@ -9,12 +9,13 @@ from zope.interface import implementer
 
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan
-from ctsd.interfaces import IScanIds, IScanStore, IStatus, SearcherState, SearchState
+from ctsd.interfaces import IScanIds, IScanStore, IStatus
 from ctsd.model import Scan
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan
 from ctsd.scanning.source import Source
 from ctsd.sources import Sources
+from ctsd.states import SearcherState, SearchState
 
 
 @implementer(IStatus)

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import msgspec
 
-from ctsd.interfaces import Record
 from ctsd.model import (
     JSON,
     NOTHING,
@@ -27,6 +26,7 @@ from ctsd.model import (
     Property,
     Threat,
 )
+from ctsd.records import Record
 from ctsd.threat_lines import threat_from_line, threat_line
 
 _fast_encode: Final = msgspec.json.Encoder().encode

@@ -13,17 +13,10 @@ from zope.interface import implementer
 
 from ctsd import artifacts
 from ctsd.errors import CTSDError, NoSuchScan, NoSuchService, SearchLater
-from ctsd.interfaces import (
-    NO_MATCHES,
-    IRecords,
-    IScans,
-    IStatus,
-    Matches,
-    Record,
-    SearcherState,
-    SearchState,
-)
+from ctsd.interfaces import IRecords, IScans, IStatus
 from ctsd.model import JSON, ROOT_SERVICE, Artifact, EncodedHit, ScanView
+from ctsd.records import NO_MATCHES, Matches, Record
+from ctsd.states import SearcherState, SearchState
 
 #: A hit as L{ctsd.wire} encodes it.
 A_HIT = EncodedHit(b'{"props":[{"type":"string","name":"campaign","value":"X"}]}')

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from ctsd.feeds.build import run
 from ctsd.feeds.index import About
 from ctsd.feeds.job import Job
-from ctsd.interfaces import Record
 from ctsd.model import Artifact, Property, Threat
+from ctsd.records import Record
 from ctsd.store.memory import MemoryStore
 from ctsd.stored import decode_record, decode_threat, encode_record, encode_threat
 

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds, IScanStore, IShared, IStore, IThreatStore
+from ctsd.interfaces import IScanStore, IShared, IStore, IThreatStore
 from ctsd.model import (
     NOTHING,
     PASSWORD,
@@ -33,6 +33,7 @@ from ctsd.model import (
     Search,
     Threat,
 )
+from ctsd.records import Finds
 from ctsd.store.steps import Change, Query, Steps
 
 START = 1_700_000_000.0

@@ -12,7 +12,6 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from ctsd.artifacts import SHAPES, Shape
-from ctsd.interfaces import Finds, Matches, Record
 from ctsd.model import (
     FILE,
     JSON,
@@ -31,6 +30,7 @@ from ctsd.model import (
     Search,
     Threat,
 )
+from ctsd.records import Finds, Matches, Record
 from ctsd.wire import encode_hits
 
 _NASTY = [

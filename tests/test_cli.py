@@ -15,7 +15,7 @@ from ctsd.feeds.index import About
 from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.told import Told, write_told
 from ctsd.feeds.writer import IndexWriter
-from ctsd.interfaces import Record
+from ctsd.records import Record
 from searchers import phishtank
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair

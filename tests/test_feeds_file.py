@@ -15,7 +15,7 @@ from ctsd.errors import SearchLater
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.job import BuildFailed, reference
 from ctsd.feeds.told import Told, read_told, write_told
-from ctsd.interfaces import Record
+from ctsd.records import Record
 from tests import feeding
 from tests.feeding import Builder, at_once, url, write_source
 

@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.feeds.index import HEAD, MAGIC, About, BadIndex, Index
 from ctsd.feeds.job import clear_scratch, scratch
 from ctsd.feeds.writer import IndexWriter
-from ctsd.interfaces import NO_MATCHES, Record
 from ctsd.model import PASSWORD, Property
+from ctsd.records import NO_MATCHES, Record
 from ctsd.testing import MemoryRecords
 from tests.feeding import url
 

@@ -14,8 +14,9 @@ from ctsd.errors import SearchLater
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import NO_MATCHES, IRecords, Record
+from ctsd.interfaces import IRecords
 from ctsd.model import Threat
+from ctsd.records import NO_MATCHES, Record
 from ctsd.store.memory import MemoryStore
 from ctsd.testing import MemoryRecords
 from tests import feeding

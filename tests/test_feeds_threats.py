@@ -23,8 +23,8 @@ from ctsd.feeds.delta import Delta
 from ctsd.feeds.index import About
 from ctsd.feeds.job import BuildFailed, Job
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import NO_MATCHES, Changes, Finds
 from ctsd.model import Threat
+from ctsd.records import NO_MATCHES, Changes, Finds
 from ctsd.store.memory import MemoryStore
 from ctsd.store.sqlite import SQLiteStore
 from ctsd.store.threat_steps import keep_finds

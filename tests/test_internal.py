@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.artifacts import SHAPES
 from ctsd.errors import SearchLater
-from ctsd.interfaces import IRecords, Record
+from ctsd.interfaces import IRecords
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import FILE, PASSWORD, Hit, Property
 from ctsd.properties import string
+from ctsd.records import Record
 from ctsd.searcher import Found, SearchContext, SearcherSetup
 from ctsd.testing import MemoryRecords
 

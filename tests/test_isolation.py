@@ -14,8 +14,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ctsd.errors import SearchFailed
-from ctsd.interfaces import Finds
 from ctsd.model import NOTHING, PASSWORD, Artifact, Ended, Outcome, Property, Threat
+from ctsd.records import Finds
 from ctsd.scanning.isolation import ChildSearches, decode_answered, encode_answered
 from ctsd.scanning.source import Answered
 from ctsd.searcher import BaseArtifactSearch

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 #: The modules of each room; a package stands for all that is in it.
 ROOMS = {
     "errors": "errors",
-    "model": "model",
+    "model": "model records states",
     "interfaces": "interfaces",
     "artifacts": "artifacts matching normal_forms",
     "wire": "wire shown",

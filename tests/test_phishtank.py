@@ -13,8 +13,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.feeds.job import reference
-from ctsd.interfaces import IRecords, Record
+from ctsd.interfaces import IRecords
 from ctsd.model import Hit, Property
+from ctsd.records import Record
 from ctsd.searcher import Found, Parse, SearcherSetup
 from ctsd.testing import MemoryRecords
 from searchers.phishtank import HEADER, SAMPLE, PhishTankArtifactSearch, records

@@ -9,10 +9,11 @@ from zope.interface.verify import verifyObject
 
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan, SearchFailed, StoreError
-from ctsd.interfaces import IStatus, SearcherState, SearchState
+from ctsd.interfaces import IStatus
 from ctsd.model import PASSWORD, Artifact, Ended
 from ctsd.scan_ids import ScanIds
 from ctsd.sources import Sources
+from ctsd.states import SearcherState, SearchState
 from ctsd.status import Status
 from ctsd.store.memory import MemoryStore
 from ctsd.testing import FakeStatus

@@ -20,8 +20,8 @@ from twisted.logger import globalLogPublisher
 from twisted.trial import unittest
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds
 from ctsd.model import PASSWORD, Artifact, ScanState, Search
+from ctsd.records import Finds
 from ctsd.store import aging_steps, scan_steps, threat_steps
 from ctsd.store.memory import MemoryStore
 from ctsd.store.places import is_network_filesystem, make_place

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import stored
-from ctsd.interfaces import Record
 from ctsd.model import (
     JSON,
     NOTHING,
@@ -29,6 +28,7 @@ from ctsd.model import (
     Property,
     Threat,
 )
+from ctsd.records import Record
 from ctsd.stored import threat_from_line, threat_line
 from tests import strategies
 

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.artifacts import SHAPES, Shape
 from ctsd.errors import StoreError
-from ctsd.interfaces import SearcherState, SearchState
 from ctsd.model import EncodedHit, Ended, Outcome
+from ctsd.states import SearcherState, SearchState
 from ctsd.testing import FakeStatus
 from ctsd.web.answers import Answer, error_answer
 from ctsd.web.page import Page

@@ -27,7 +27,7 @@ from ctsd.errors import StoreError
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.index import About
 from ctsd.feeds.job import Job, Refused, source_of
-from ctsd.interfaces import Record
+from ctsd.records import Record
 
 #: How far a build stands back behind the daemon on a busy core.
 NICENESS = 15

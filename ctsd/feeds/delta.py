@@ -11,8 +11,8 @@ from attrs import define, field, frozen
 
 from ctsd import artifacts
 from ctsd.feeds.section import MARK, is_whole
-from ctsd.interfaces import NO_MATCHES, Changes, Matches, Record
 from ctsd.model import JSON, PASSWORD, Threat
+from ctsd.records import NO_MATCHES, Changes, Matches, Record
 
 
 def records_of(threat: Threat) -> Iterator[Record]:

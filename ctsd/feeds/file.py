@@ -33,8 +33,9 @@ from ctsd.feeds.job import (
 )
 from ctsd.feeds.kept import Kept
 from ctsd.feeds.told import Told, write_told
-from ctsd.interfaces import IRecords, Matches, Record
+from ctsd.interfaces import IRecords
 from ctsd.model import JSON
+from ctsd.records import Matches, Record
 from ctsd.searcher import Parse
 
 #: How often a file that is still being written is looked at again before its turn is over.

@@ -34,8 +34,8 @@ from attrs import frozen
 
 from ctsd import artifacts, stored
 from ctsd.feeds.section import Section, is_whole
-from ctsd.interfaces import NO_MATCHES, Matches, Record
 from ctsd.model import JSON
+from ctsd.records import NO_MATCHES, Matches, Record
 
 #: The first bytes of every index of this format.
 MAGIC = b"ctsdix1" + (b"<" if sys.byteorder == "little" else b">")

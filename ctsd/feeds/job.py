@@ -28,7 +28,7 @@ _P = ParamSpec("_P")
 FORMS = (
     "artifacts.py",
     "errors.py",
-    "interfaces.py",
+    "records.py",
     "matching.py",
     "model.py",
     "normal_forms.py",

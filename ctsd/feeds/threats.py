@@ -23,8 +23,9 @@ from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex
 from ctsd.feeds.job import Build, BuildFailed, InThread, Job, Refused, label_of
 from ctsd.feeds.kept import Kept
-from ctsd.interfaces import NO_MATCHES, IRecords, IThreatStore, Matches, Record
+from ctsd.interfaces import IRecords, IThreatStore
 from ctsd.model import JSON
+from ctsd.records import NO_MATCHES, Matches, Record
 
 #: After how many seconds to ask again while the database is being read or indexed.
 _SOON_SECS = 2.0

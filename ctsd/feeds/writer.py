@@ -25,7 +25,7 @@ from ctsd import artifacts, matching, stored
 from ctsd.feeds.index import CHECKSUM, HEAD, LENGTH, MAGIC, PAGE, About
 from ctsd.feeds.job import scratch
 from ctsd.feeds.section import MARK
-from ctsd.interfaces import Record
+from ctsd.records import Record
 
 _BUFFER_BYTES = 1 << 20
 _UINT32_MAX = (1 << 32) - 1

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import SearchFailed, SearchLater
-from ctsd.interfaces import Finds
 from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Property, Threat
 from ctsd.properties import string
+from ctsd.records import Finds
 from ctsd.scanning.source import Answered, Ask, Question, SearchFile, Source
 from ctsd.scans import merge
 from ctsd.searcher import (

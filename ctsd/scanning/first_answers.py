@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
-from ctsd.interfaces import Finds, IScanIds, IScanStore, ISpool
+from ctsd.interfaces import IScanIds, IScanStore, ISpool
 from ctsd.model import FILE, Artifact, Outcome, Scan, ScanState, ScanView, Search
+from ctsd.records import Finds
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, needs_file, questions_for, search_row

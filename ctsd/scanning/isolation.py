@@ -24,8 +24,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ctsd.interfaces import Finds
 from ctsd.model import Ended, Outcome
+from ctsd.records import Finds
 from ctsd.scanning.asking import hiding
 from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.stored import decode_outcome, decode_threat, encode_outcome, encode_threat

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from ctsd.artifacts import derived, digest
-from ctsd.interfaces import Finds
 from ctsd.model import FILE, Artifact, Scan, ScanState, ScanView, Search
+from ctsd.records import Finds
 from ctsd.scanning.source import Question, Source
 from ctsd.scans import Pace, Part, hits_of, retry_secs, state_of
 

@@ -11,8 +11,8 @@ from inspect import iscoroutinefunction
 from attrs import field, frozen
 from twisted.logger import Logger
 
-from ctsd.interfaces import Finds
 from ctsd.model import JSON, File, Outcome
+from ctsd.records import Finds
 from ctsd.scanning.slots import Slots
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup, hook, owner_of
 

@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds
 from ctsd.model import Scan
+from ctsd.records import Finds
 from ctsd.store import scan_steps
 from ctsd.store.aging import Aging
 from ctsd.store.sqlite_runner import run_group, run_read

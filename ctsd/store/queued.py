@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ctsd.interfaces import Finds
 from ctsd.model import Scan
+from ctsd.records import Finds
 from ctsd.store import scan_steps
 from ctsd.store.rows import as_kept
 from ctsd.store.steps import MakeSteps, bound

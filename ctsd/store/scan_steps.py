@@ -8,8 +8,8 @@ from typing import Any
 
 from attrs import evolve
 
-from ctsd.interfaces import Finds
 from ctsd.model import Scan, ScanState, Search
+from ctsd.records import Finds
 from ctsd.store.rows import (
     INSERT_SCAN,
     INSERT_SEARCH,

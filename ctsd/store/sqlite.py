@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds
 from ctsd.model import Scan
+from ctsd.records import Finds
 from ctsd.store.aging import Aging
 from ctsd.store.places import make_place
 from ctsd.store.queued import QueuedVerbs

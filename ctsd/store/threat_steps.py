@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from ctsd.interfaces import Changes, Finds
 from ctsd.model import Threat
+from ctsd.records import Changes, Finds
 from ctsd.store.rows import (
     INSERT_THREAT,
     THREAT_COLUMNS,

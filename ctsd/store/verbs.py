@@ -10,8 +10,9 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from ctsd.interfaces import Changes, Finds, IStore
+from ctsd.interfaces import IStore
 from ctsd.model import Scan, ScanState, Search, Threat
+from ctsd.records import Changes, Finds
 from ctsd.store import import_steps, scan_steps, shared_steps, threat_steps
 from ctsd.store.aging import Aging
 from ctsd.store.rows import refuse_passwords

@@ -18,8 +18,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import Finds
 from ctsd.model import Scan
+from ctsd.records import Finds
 from ctsd.store.steps import MakeSteps
 
 

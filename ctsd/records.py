@@ -1,0 +1,87 @@
+"""
+Values of the local database and of the indexes: what goes in, what is found, what has changed.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from ctsd.model import JSON, Property, Threat
+
+
+@frozen(kw_only=True)
+class Record:
+    """
+    An indicator with what is known about it: what an index is built from, and what it finds.
+
+    :ivar type: the artifact type that finds it.
+    :ivar value: the indicator as its source has it.
+    :ivar name: the threat's name.
+    :ivar properties: of its hit.
+    :ivar threat_id: of a record of the local database; else 0.
+    :ivar searcher: who stored it there (L{Threat.searcher}), and C{source} for which artifact.
+    :ivar expires: POSIX seconds, or None.
+    """
+
+    type: str
+    value: JSON = field(repr=False)
+    name: str = ""
+    properties: tuple[Property, ...] = field(default=(), repr=False)
+    threat_id: int = 0
+    searcher: str = ""
+    source: bytes = field(default=b"", repr=False)
+    expires: float | None = None
+
+
+@frozen(kw_only=True)
+class Matches:
+    """
+    What an index has on a value.
+
+    :ivar records: at most as many as were asked for, in an order that only depends on the data.
+    :ivar more: how many further records match; exact up to the index's own scan limit.
+    :ivar at_least: whether C{more} is a lower bound.
+    """
+
+    records: tuple[Record, ...] = ()
+    more: int = 0
+    at_least: bool = False
+
+
+#: What an index says of a value that nothing matches: one value, used everywhere.
+NO_MATCHES = Matches()
+
+
+@frozen(kw_only=True)
+class Finds:
+    """
+    What a search made known to the local database: it replaces what the same searcher stored for
+    the same artifact before (nothing at all: removes it).
+
+    :ivar source: the digest of the artifact that was asked.
+    :ivar threats: with C{searcher}, C{source} and C{expires} set.
+    """
+
+    searcher: str
+    source: bytes = field(repr=False)
+    threats: tuple[Threat, ...] = field(default=(), repr=False)
+
+
+@frozen(kw_only=True)
+class Changes:
+    """
+    What changed in the local database.
+
+    :ivar version: the newest change that is in here; ask with it the next time.
+    :ivar threats: new or changed ones, as they are now.
+    :ivar deleted: ids that are gone.
+    :ivar more: whether C{limit} cut this short: ask again at once.
+    :ivar gap: whether deletions since then are forgotten already: what was built at the version
+        that was asked about has to be built anew.
+    """
+
+    version: int
+    threats: tuple[Threat, ...] = field(repr=False)
+    deleted: tuple[int, ...]
+    more: bool = False
+    gap: bool = False
