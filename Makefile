@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 SOURCES := ctsd searchers tests twisted benchmarks setup.py
 
 # What live tests call, by the name of its command and of its Debian package.
-TOOLS := chromium curl systemd
+TOOLS := chromium curl haproxy pgbouncer systemd
+# PostgreSQL's initdb is not on the path.
+SERVER := postgresql
 
 # Other Pythons that the unit tests run on, where they are there.
 OTHERS := 3.12 3.13
