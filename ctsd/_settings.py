@@ -1,8 +1,8 @@
 """
 The configuration as frozen values.
 
-Every field that stands for a key of the file was made by C{_key}, with its check and with one
-line of documentation; L{documented} lists them all.
+Every field that stands for a key of the file was made by L{ctsd._tables.key}, with its check and
+with one line of documentation; L{documented} lists them all.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import field, frozen
 
 from ctsd import _config_checks as checks
-from ctsd._config_checks import Check
 from ctsd._listeners import Listener, listener
 from ctsd._store_url import secret, store_url
+from ctsd._tables import default_of, keys_of
+from ctsd._tables import key as _key
 from ctsd._toml import Document
 
 _MIB = 1024**2
@@ -25,24 +25,6 @@ _GIB = 1024**3
 _DAY_SECS = 86400
 _CENTURY_DAYS = 36525.0
 _CENTURY_SECS = _CENTURY_DAYS * _DAY_SECS
-
-
-def _key(
-    check: Check,
-    about: str,
-    *,
-    default: Any = attrs.NOTHING,
-    shown: str = "",
-    hidden: bool = False,
-) -> Any:
-    """
-    A field that a key of the file sets.
-
-    :param shown: the default in words, where the value itself says little.
-    :param hidden: whether the value is a secret.
-    """
-    meta = {"check": check, "about": about, "shown": shown}
-    return field(default=default, metadata=meta, repr=not hidden)
 
 
 def _secs(minimum: float, about: str, default: float | None) -> Any:
@@ -330,20 +312,5 @@ def documented() -> Iterator[Documented]:
     )
     for prefix, cls in tables:
         for name, attribute in keys_of(cls).items():
-            meta = attribute.metadata
-            default = meta["shown"] or f"`{_as_toml(attribute.default)}`"
-            yield Documented(prefix + name, default, meta["about"])
-
-
-def _as_toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_as_toml, value)) + "]"
-    return f'"{value}"' if isinstance(value, str) else f"{value:.15g}"
-
-
-def keys_of(cls: type) -> dict[str, attrs.Attribute[Any]]:
-    """The fields of a table that keys of the file set, by key."""
-    # `async` is a word of Python, hence `async_`.
-    return {one.name.rstrip("_"): one for one in attrs.fields(cls) if "check" in one.metadata}
+            about = attribute.metadata["about"]
+            yield Documented(prefix + name, default_of(attribute), about)

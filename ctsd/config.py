@@ -6,12 +6,12 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from ctsd import _config_checks as checks
-from ctsd._config_checks import Check, Surroundings, Wrong
+from ctsd._config_checks import Surroundings
 from ctsd._listeners import Listener
 from ctsd._settings import (
     Documented,
@@ -23,9 +23,11 @@ from ctsd._settings import (
     Store,
     Upload,
     documented,
-    keys_of,
 )
-from ctsd._toml import Document, KeyPath, read_document
+from ctsd._tables import checked as _checked
+from ctsd._tables import keys_of
+from ctsd._tables import read_table as _read
+from ctsd._toml import Document, read_document
 from ctsd.errors import ConfigError
 
 __all__ = [
@@ -63,36 +65,6 @@ _FROM_SUPERVISOR = frozenset(
 
 #: First parts of paths below the root that are no services.
 RESERVED_SERVICES = frozenset({"health", "metrics", "api", "console", "static"})
-
-_T = TypeVar("_T")
-
-
-def _read(
-    cls: type[_T], given: object, doc: Document, at: KeyPath, around: Surroundings, **more: Any
-) -> _T:
-    """One table as a value; C{more} are fields that no key sets."""
-    if not isinstance(given, dict):
-        raise doc.error(at, f"expected a table, not {checks.kind(given)}")
-    keys = keys_of(cls)
-    values = dict(more)
-    for key in given:
-        if key not in keys:
-            raise doc.error((*at, key), checks.unknown(key, keys))
-    for key, attribute in keys.items():
-        if key in given:
-            values[attribute.name] = _checked(
-                attribute.metadata["check"], given[key], doc, (*at, key), around
-            )
-        elif attribute.default is attrs.NOTHING and attribute.name not in values:
-            raise doc.error((*at, key), "is missing")
-    return cls(**values)
-
-
-def _checked(check: Check, value: object, doc: Document, at: KeyPath, around: Surroundings) -> Any:
-    try:
-        return check(value, around)
-    except Wrong as wrong:
-        raise doc.error((*at, *wrong.at), wrong.expected) from None
 
 
 def _tables(given: object, doc: Document, at: str) -> dict[str, Any]:
