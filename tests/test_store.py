@@ -579,7 +579,7 @@ class OpenTests(unittest.SynchronousTestCase):
         """A store of a newer ctsd is refused and not touched."""
         self.open()
         connection = sqlite3.connect(self.path)
-        connection.execute("UPDATE numbers SET value = 99 WHERE name = 'schema'")
+        connection.execute("UPDATE numbers SET value = 99 WHERE name IN ('schema', 'oldest')")
         connection.commit()
         self.assertIn("newer ctsd", self.refused())
         self.assertIn("99", self.refused())

@@ -19,10 +19,10 @@ from ctsd.store.postgres_lease import NAME, Lease, take
 from ctsd.store.postgres_pool import Pool
 from ctsd.store.postgres_runner import Limits, run_now
 from ctsd.store.postgres_schema import (
-    bring_up,
     check_server,
     connected,
     lax_settings,
+    make_schema,
     read_secret,
     scripts,
 )
@@ -131,14 +131,14 @@ class PostgresStore(QueuedVerbs):
 
     def open(self) -> None:
         """
-        Make the tables, or bring them to the newest schema. Blocks; for the start only.
+        Make the tables, if there are none. Blocks; for the start only.
 
-        :raises StoreError: the database can't be used, and why: also, for a daemon, because another
-            one uses it.
+        :raises StoreError: the database can't be used, and why: it has to be brought up first;
+            for a daemon, another one uses it.
         """
         with connected(self._target) as connection, connection.cursor() as cursor:
             check_server(connection.server_version)
-            bring_up(cursor, scripts(), self._limits)
+            make_schema(cursor, scripts(), self._limits)
             self._secret = read_secret(cursor)
             sent = self._monotonic()
             now = run_now(cursor, server_time)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import psycopg2
@@ -15,6 +14,7 @@ from ctsd.errors import StoreError
 from ctsd.store.postgres_errors import as_store_error, is_lost
 from ctsd.store.postgres_runner import Limits
 from ctsd.store.postgres_target import Target
+from ctsd.store.schema_files import oldest, read_scripts, refuse_newer, refuse_older
 
 #: Debian 11 and RHEL 9 have it.
 OLDEST_POSTGRES = (13, 0)
@@ -73,12 +73,7 @@ def connected(target: Target) -> Iterator[Any]:
 
 def scripts() -> list[str]:
     """The schema's files in their order; the first makes version 1."""
-    there = [
-        each
-        for each in (files("ctsd.store") / "schema").iterdir()
-        if each.name.startswith("postgres_") and each.name.endswith(".sql")
-    ]
-    return [each.read_text("utf-8") for each in sorted(there, key=lambda each: each.name)]
+    return list(read_scripts("postgres"))
 
 
 def check_server(version: int) -> None:
@@ -107,33 +102,53 @@ def schema_version(cursor: Any) -> tuple[int, int]:
     return int(found.get("schema", 0)), int(found.get("oldest", 1))
 
 
-def bring_up(cursor: Any, wanted: list[str], limits: Limits) -> None:
+def bring_up(cursor: Any, wanted: list[str], limits: Limits) -> int:
     """
     Bring a database to the newest schema, and give it its secret; others who do so at the same
     time wait. A newer schema stays as it is when it says that we can work with it.
 
     :param cursor: in a transaction that has just begun.
     :param wanted: see L{scripts}.
+    :return: which version there was, 0 for an empty database.
     :raises StoreError: a newer ctsd has made it, and we can't work with it.
     :raises psycopg2.Error: it can't be read or written, or it holds something else.
     """
+    return _make(cursor, wanted, limits, older=True)
+
+
+def make_schema(cursor: Any, wanted: list[str], limits: Limits) -> int:
+    """
+    Do the same in an empty database, and make sure of any other that we can work with it.
+
+    :raises StoreError: we can't, also because it has to be brought up first.
+    :raises psycopg2.Error: see L{bring_up}.
+    """
+    return _make(cursor, wanted, limits, older=False)
+
+
+def _make(cursor: Any, wanted: list[str], limits: Limits, *, older: bool) -> int:
     cursor.execute(limits.local + "SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-    there, oldest = schema_version(cursor)
-    if oldest > len(wanted):
-        raise StoreError(
-            f"a newer ctsd has made this store: its schema is version {there}, which needs a ctsd"
-            f" that knows version {oldest}; this one knows up to {len(wanted)}"
-        )
-    for script in wanted[there:]:
-        cursor.execute(script)
+    there, needed = schema_version(cursor)
+    if there:
+        refuse_newer(there, needed, len(wanted))
+        if not older:
+            refuse_older(there, len(wanted))
     if there < len(wanted):
-        cursor.execute("UPDATE numbers SET value = %s WHERE name = 'schema'", (len(wanted),))
-        cursor.execute(
-            "INSERT INTO secrets (name, value) VALUES ('scan ids', %s) ON CONFLICT DO NOTHING",
-            (os.urandom(32),),
-        )
+        _apply(cursor, wanted, there)
     # Also tells whether we may write, while somebody still looks.
     cursor.execute("SELECT value FROM numbers WHERE name = 'writer' FOR UPDATE")
+    return there
+
+
+def _apply(cursor: Any, wanted: list[str], there: int) -> None:
+    for script in wanted[there:]:
+        cursor.execute(script)
+    for name, value in (("schema", len(wanted)), ("oldest", oldest(wanted))):
+        cursor.execute("UPDATE numbers SET value = %s WHERE name = %s", (value, name))
+    cursor.execute(
+        "INSERT INTO secrets (name, value) VALUES ('scan ids', %s) ON CONFLICT DO NOTHING",
+        (os.urandom(32),),
+    )
 
 
 def lax_settings(cursor: Any) -> list[str]:
@@ -147,6 +162,6 @@ def lax_settings(cursor: Any) -> list[str]:
 
 
 def read_secret(cursor: Any) -> bytes:
-    """The secret that L{bring_up} has given this database."""
+    """The secret that L{make_schema} has given this database."""
     cursor.execute("SELECT value FROM secrets WHERE name = 'scan ids'")
     return bytes(cursor.fetchone()[0])

@@ -20,7 +20,7 @@ from ctsd.store.aging import Aging
 from ctsd.store.places import make_place
 from ctsd.store.queued import QueuedVerbs
 from ctsd.store.sqlite_runner import as_store_error, is_full, run_group, run_read
-from ctsd.store.sqlite_schema import bring_up, check_sqlite, read_secret, scripts
+from ctsd.store.sqlite_schema import check_sqlite, make_schema, read_secret, scripts
 from ctsd.store.sqlite_steps import used_bytes, write_something
 from ctsd.store.steps import MakeSteps
 from ctsd.store.writes import Result, Write
@@ -101,9 +101,9 @@ class SQLiteStore(QueuedVerbs):
 
     def open(self) -> None:
         """
-        Make the database, or bring it to the newest schema. Blocks; for the start only.
+        Make the tables, if there are none. Blocks; for the start only.
 
-        :raises StoreError: it can't be used, and why.
+        :raises StoreError: it can't be used, and why: also, because it has to be brought up first.
         """
         check_sqlite()
         make_place(self._path)
@@ -113,7 +113,7 @@ class SQLiteStore(QueuedVerbs):
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":
                     raise StoreError(f"{self._path}: write-ahead logging is not possible there")
-                bring_up(connection, scripts())
+                make_schema(connection, scripts())
                 self._secret = read_secret(connection)
                 self._inode = _inode_of(self._path)
             finally:

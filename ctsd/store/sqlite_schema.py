@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from importlib.resources import files
 
 from ctsd.errors import StoreError
+from ctsd.store.schema_files import oldest, read_scripts, refuse_newer, refuse_older
 
 #: RHEL 9 has it.
 OLDEST_SQLITE = (3, 34, 0)
@@ -24,17 +24,8 @@ def check_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None
         raise StoreError(f"SQLite {is_version} is too old: {wanted} or newer is needed")
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith("sqlite_") and name.endswith(".sql")
-
-
-def _read_scripts() -> tuple[str, ...]:
-    there = [each for each in (files("ctsd.store") / "schema").iterdir() if _is_ours(each.name)]
-    return tuple(each.read_text("utf-8") for each in sorted(there, key=lambda each: each.name))
-
-
 # Read at once: root may, and the user whom it becomes perhaps not.
-_SCRIPTS = _read_scripts()
+_SCRIPTS = read_scripts("sqlite")
 
 
 def scripts() -> list[str]:
@@ -68,37 +59,74 @@ def schema_version(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def bring_up(connection: sqlite3.Connection, wanted: list[str]) -> None:
+def needed_version(connection: sqlite3.Connection) -> int:
     """
-    Bring a database to the newest schema, in one transaction, and give it its secret.
+    The oldest version that a ctsd has to know to work with a database that is not empty.
+
+    :raises sqlite3.Error: it can't be read.
+    """
+    row = connection.execute("SELECT value FROM numbers WHERE name = 'oldest'").fetchone()
+    # Without that row it was made by a ctsd that looked at the version alone.
+    return int(row[0]) if row else schema_version(connection)
+
+
+def bring_up(connection: sqlite3.Connection, wanted: list[str]) -> int:
+    """
+    Bring a database to the newest schema, in one transaction, and give it its secret. A newer
+    schema stays as it is when it says that we can work with it.
 
     :param wanted: see L{scripts}.
-    :raises StoreError: a newer ctsd has made it, or it holds something else.
+    :return: which version there was, 0 for an empty database.
+    :raises StoreError: a newer ctsd has made it, and we can't work with it; or it holds something
+        else.
     :raises sqlite3.Error: it can't be read or written.
     """
+    return _in_transaction(connection, wanted, older=True)
+
+
+def make_schema(connection: sqlite3.Connection, wanted: list[str]) -> int:
+    """
+    Do the same in an empty database, and make sure of any other that we can work with it.
+
+    :raises StoreError: we can't, also because it has to be brought up first; and see L{bring_up}.
+    :raises sqlite3.Error: it can't be read or written.
+    """
+    return _in_transaction(connection, wanted, older=False)
+
+
+def _in_transaction(connection: sqlite3.Connection, wanted: list[str], *, older: bool) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         there = schema_version(connection)
-        if there > len(wanted):
-            raise StoreError(
-                f"a newer ctsd has made this store: its schema is version {there}, and this ctsd"
-                f" knows up to {len(wanted)}"
-            )
-        for script in wanted[there:]:
-            for statement in statements(script):
-                connection.execute(statement)
-        connection.execute("UPDATE numbers SET value = ? WHERE name = 'schema'", (len(wanted),))
-        connection.execute(
-            "INSERT INTO secrets (name, value) VALUES ('scan ids', ?) ON CONFLICT DO NOTHING",
-            (os.urandom(32),),
-        )
+        if there:
+            refuse_newer(there, needed_version(connection), len(wanted))
+            if not older:
+                refuse_older(there, len(wanted))
+        if there < len(wanted):
+            _apply(connection, wanted, there)
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+    return there
+
+
+def _apply(connection: sqlite3.Connection, wanted: list[str], there: int) -> None:
+    for script in wanted[there:]:
+        for statement in statements(script):
+            connection.execute(statement)
+    connection.executemany(
+        "INSERT INTO numbers (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [("schema", len(wanted)), ("oldest", oldest(wanted))],
+    )
+    connection.execute(
+        "INSERT INTO secrets (name, value) VALUES ('scan ids', ?) ON CONFLICT DO NOTHING",
+        (os.urandom(32),),
+    )
 
 
 def read_secret(connection: sqlite3.Connection) -> bytes:
-    """The secret that L{bring_up} has given this database."""
+    """The secret that L{make_schema} has given this database."""
     row = connection.execute("SELECT value FROM secrets WHERE name = 'scan ids'").fetchone()
     return bytes(row[0])
