@@ -43,7 +43,8 @@ setup(
         "attrs>=23.2",
         "msgspec>=0.19",
         "multipart>=2.0",
-        "ada-url>=1.15",
+        "can-ada>=3.0",
+        "publicsuffixlist>=1.0.2.20250101",
         "pydivsufsort>=0.0.18",
     ],
     extras_require={
@@ -52,6 +53,7 @@ setup(
         # install txpostgres alone: it takes what there is.
         "postgres": ["txpostgres>=1.7", "psycopg2-binary>=2.9.9"],
         "test": [
+            "ada-url>=1.15",
             "hypothesis>=6.100",
             "mypy>=1.13",
             "mypy-zope>=1.0.9",

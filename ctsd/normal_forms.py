@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_network
 from typing import Final
 
-import ada_url
+import can_ada
 
 from ctsd.model import JSON
 
@@ -29,6 +29,9 @@ _MAC = re.compile(
 
 #: What WHATWG's URL parser drops around a URL: C0 controls and space.
 _URL_EDGES: Final = "".join(map(chr, range(0x21)))
+
+#: What C{can_ada} raises for what is no URL or no name; C{TypeError} for a lone surrogate.
+NO_URL: Final = (ValueError, TypeError)
 
 #: Longer than any name of the DNS, and its IDNA form is not worth the time.
 _NAME_CHARS: Final = 1024
@@ -96,15 +99,13 @@ def whole_url(url: str) -> str | None:
     user name, password and fragment (no server ever sees that one); None for what is no URL.
     """
     try:
-        normal = ada_url.normalize_url(url).partition("#")[0]
-        if "@" in normal:
-            parsed = ada_url.URL(normal)
+        parsed = can_ada.parse(url)
+        if parsed.has_credentials():
             parsed.username = ""
             parsed.password = ""
-            normal = parsed.href
-    except ValueError:
+    except NO_URL:
         return None
-    return normal
+    return parsed.href.partition("#")[0]
 
 
 def url(text: str) -> str:
@@ -120,8 +121,8 @@ def name(text: str) -> str:
     text = text.strip()
     if not text.isascii() and len(text) <= _NAME_CHARS:
         try:
-            text = ada_url.idna_to_ascii(text).decode("ascii") or text
-        except ValueError:
+            text = can_ada.idna_encode(text).decode("ascii") or text
+        except NO_URL:
             return text
     if text.isascii():
         text = text.lower()
