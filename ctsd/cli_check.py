@@ -27,7 +27,7 @@ from ctsd.feeds.told import read_told
 from ctsd.interfaces import IRecords
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
-from ctsd.records import Matches, Record
+from ctsd.records import Indexed, Matches
 from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.store.places import is_network_filesystem
 
@@ -66,7 +66,7 @@ class _KeptRecords:
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """Nothing is searched here."""
         raise SearchLater(1.0, "nothing is loaded")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zope.interface import Attribute, Interface
 
 from ctsd.model import JSON, Artifact, Scan, ScanState, ScanView, Search, Threat
-from ctsd.records import Changes, Finds, Matches, Record
+from ctsd.records import Changes, Finds, Indexed, Matches
 from ctsd.states import SearcherState, SearchState
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class IRecords(Interface):
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """
         The records that match a value as protocol.md rules it. Records of one threat of the

@@ -8,16 +8,12 @@ from typing import Any
 
 from ctsd.artifacts import SHAPES
 from ctsd.interfaces import IRecords
-from ctsd.model import FILE, JSON, PASSWORD, Hit
-from ctsd.properties import string
-from ctsd.records import Record
+from ctsd.model import FILE, JSON, PASSWORD
+from ctsd.records import Indexed
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 #: More hits than these are counted, not shown.
 MAX_HITS = 10
-
-#: What a hit calls the threat's name.
-NAME_PROPERTY = "Threat"
 
 
 class InternalArtifactSearch(BaseArtifactSearch):
@@ -69,7 +65,7 @@ class InternalArtifactSearch(BaseArtifactSearch):
         """
         context: SearchContext = kwargs["context"]
 
-        def wanted(record: Record) -> bool:
+        def wanted(record: Indexed) -> bool:
             scope, _, searcher = record.searcher.rpartition("/")
             if scope and scope != context.scope:
                 return False
@@ -83,8 +79,6 @@ class InternalArtifactSearch(BaseArtifactSearch):
         )
         if not matches.records and not matches.more:
             return None
-        return Found(tuple(map(_hit, matches.records)), matches.more, matches.at_least)
-
-
-def _hit(record: Record) -> Hit:
-    return Hit((string(NAME_PROPERTY, record.name), *record.properties))
+        return Found(
+            tuple([record.hit for record in matches.records]), matches.more, matches.at_least
+        )

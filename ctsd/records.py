@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from ctsd.model import JSON, Property, Threat
+from ctsd.model import JSON, EncodedHit, Hit, Property, Threat
+
+#: What a hit of the local database calls the threat's name.
+NAME_PROPERTY = "Threat"
 
 
 @frozen(kw_only=True)
 class Record:
     """
-    An indicator with what is known about it: what an index is built from, and what it finds.
+    An indicator with what is known about it: what an index is built from.
 
     :ivar type: the artifact type that finds it.
     :ivar value: the indicator as its source has it.
@@ -33,6 +36,35 @@ class Record:
     expires: float | None = None
 
 
+def hit_of(record: Record) -> Hit:
+    """
+    What a record shows when it is found: its properties; of the local database, the threat's name
+    before them.
+    """
+    if not record.threat_id:
+        return Hit(record.properties)
+    return Hit((Property("string", NAME_PROPERTY, record.name), *record.properties))
+
+
+@frozen
+class Indexed:
+    """
+    A record as an index finds it: what it shows was made into bytes when the index was built.
+
+    :ivar hit: L{hit_of} it, as it goes out.
+
+    The others are those of L{Record}.
+    """
+
+    type: str
+    value: JSON = field(repr=False)
+    name: str
+    hit: EncodedHit = field(repr=False)
+    threat_id: int = 0
+    searcher: str = ""
+    source: bytes = field(default=b"", repr=False)
+
+
 @frozen(kw_only=True)
 class Matches:
     """
@@ -43,7 +75,7 @@ class Matches:
     :ivar at_least: whether C{more} is a lower bound.
     """
 
-    records: tuple[Record, ...] = ()
+    records: tuple[Indexed, ...] = ()
     more: int = 0
     at_least: bool = False
 

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
 from ctsd.interfaces import IRecords, ISearcher
-from ctsd.model import JSON, Artifact, Hit, Threat
+from ctsd.model import JSON, Artifact, EncodedHit, Hit, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
 
@@ -29,12 +29,13 @@ class Found:
     """
     Hits, and how many there are beyond those.
 
-    :ivar hits: at most as many as are worth showing (10).
+    :ivar hits: at most as many as are worth showing (10); L{Hit}s, or what an index has made of
+        them (L{ctsd.records.Indexed.hit}).
     :ivar more: how many further findings there are.
     :ivar at_least: whether C{more} is a lower bound.
     """
 
-    hits: tuple[Hit, ...] = ()
+    hits: tuple[Hit | EncodedHit, ...] = ()
     more: int = 0
     at_least: bool = False
 

@@ -9,7 +9,7 @@ from ctsd.interfaces import IRecords
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
-from ctsd.records import Matches, Record
+from ctsd.records import Indexed, Matches, Record
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Found",
     "Hit",
     "IRecords",
+    "Indexed",
     "InternalArtifactSearch",
     "Matches",
     "NotConfigured",

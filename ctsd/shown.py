@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,9 @@ MAX_VALUE_CHARS: Final = 1000
 
 _CUT: Final = "\u2026"
 _MAX_NUMBER: Final = 2**53
+
+_LEFT_OUT_NAME: Final = "more properties"
+_LEFT_OUT: Final = re.compile("([0-9]{1,9}) not shown")
 
 # Written out, and not asked of unicodedata: the same text must give the same bytes on every Python.
 # All controls (Cc), formats (Cf: bidi, zero-width, tags ...), lone surrogates (Cs), separators of
@@ -146,12 +149,8 @@ def _unique(name: str, taken: set[str]) -> str:
     return one
 
 
-def shown(hit: Hit, notice: str = "") -> ShownHit:
-    """
-    A hit as it goes out: at least one and at most L{MAX_PROPERTIES} properties.
-
-    :param notice: said in one more property at the end.
-    """
+def shown(hit: Hit) -> ShownHit:
+    """A hit as it goes out: at least one and at most L{MAX_PROPERTIES} properties."""
     props: list[Shown] = []
     taken: set[str] = set()
     for prop in hit.props:
@@ -182,16 +181,32 @@ def shown(hit: Hit, notice: str = "") -> ShownHit:
             props.append(one)
     if not props:
         props.append(Shown("string", "finding", "without details"))
-    room = MAX_PROPERTIES - (1 if notice else 0)
-    if len(props) > room:
-        left_out = len(props) - room + 1
-        del props[room - 1 :]
-        left_name = _unique("more properties", taken)
-        taken.add(left_name)
-        props.append(Shown("string", left_name, f"{left_out} not shown"))
-    if notice:
-        props.append(Shown("string", _unique("more hits", taken), notice))
+    _cut(props, MAX_PROPERTIES)
     return ShownHit(props)
+
+
+def _cut(props: list[Shown], room: int) -> None:
+    """Leave out as many as there is no room for, and say how many."""
+    if len(props) <= room:
+        return
+    left_out = 0
+    counted = _LEFT_OUT.fullmatch(str(props[-1].value))
+    if counted is not None and props[-1].name.startswith(_LEFT_OUT_NAME):
+        left_out = int(counted[1])
+        props.pop()
+    left_out += len(props) - room + 1
+    del props[room - 1 :]
+    name = _unique(_LEFT_OUT_NAME, {prop.name for prop in props})
+    props.append(Shown("string", name, f"{left_out} not shown"))
+
+
+def noted(hit: bytes, name: str, note: str) -> bytes:
+    """A hit that goes out, with a note of ours as one more property at its end."""
+    given = _decode(hit)
+    _cut(given.props, MAX_PROPERTIES - 1)
+    name = _unique(name, {prop.name for prop in given.props})
+    given.props.append(Shown("string", name, safe_text(note, MAX_VALUE_CHARS)))
+    return encoded(given)
 
 
 def more_notice(more: int, at_least: bool) -> str:
@@ -203,9 +218,5 @@ def more_notice(more: int, at_least: bool) -> str:
     return f"at least {more} not shown" if at_least else f"{more} not shown"
 
 
-def encoded(hits: Iterable[ShownHit]) -> list[bytes]:
-    """The bytes of each."""
-    return [_ENCODER.encode(hit) for hit in hits]
-
-
-_ENCODER: Final = msgspec.json.Encoder()
+encoded: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(ShownHit).decode

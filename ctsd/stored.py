@@ -26,8 +26,9 @@ from ctsd.model import (
     Property,
     Threat,
 )
-from ctsd.records import Record
+from ctsd.records import Indexed, Record, hit_of
 from ctsd.threat_lines import threat_from_line, threat_line
+from ctsd.wire import encode_hit
 
 _fast_encode: Final = msgspec.json.Encoder().encode
 _fast_decode: Final = msgspec.json.Decoder().decode
@@ -202,41 +203,41 @@ def decode_properties(data: bytes) -> tuple[Property, ...]:
     return _to_properties(_decode(data))
 
 
-def encode_record(record: Record) -> bytes:
-    """
-    A record of an index.
+def indexed(record: Record) -> Indexed:
+    """A record as an index finds it."""
+    return Indexed(
+        record.type,
+        record.value,
+        record.name,
+        encode_hit(hit_of(record)),
+        record.threat_id,
+        record.searcher,
+        record.source,
+    )
 
-    :raises ValueError: it is a password, or a value is nested too deep.
+
+def encode_indexed(record: Indexed) -> bytes:
+    """
+    What an index keeps of a record, on one line: its value and name, whose it is in the local
+    database, and the bytes of its hit as they are.
+
+    :raises ValueError: it is a password, or its value is nested too deep.
     """
     _no_password(record.type)
-    return _encode(
-        [
-            record.type,
-            record.value,
-            record.name,
-            _from_properties(record.properties),
-            record.threat_id,
-            record.searcher,
-            record.source.hex(),
-            record.expires,
-        ],
-        record.expires is None and _is_plain(record.value) and _all_plain(record.properties),
-    )
+    head: list[object] = [record.value, record.name]
+    if record.threat_id:
+        head += [record.threat_id, record.searcher, record.source.hex()]
+    return b"\t".join((_encode(head, _is_plain(record.value)), record.hit))
 
 
-def decode_record(data: bytes) -> Record:
-    """What L{encode_record} was given."""
-    type, value, name, properties, threat_id, searcher, source, expires = _decode(data)
-    return Record(
-        type=type,
-        value=value,
-        name=name,
-        properties=_to_properties(properties),
-        threat_id=threat_id,
-        searcher=searcher,
-        source=bytes.fromhex(source),
-        expires=expires,
-    )
+def decode_indexed(type: str, line: bytes) -> Indexed:
+    """What L{encode_indexed} was given, of a record of this type."""
+    head, _, hit = line.partition(b"\t")
+    value, name, *rest = _decode(head)
+    if not rest:
+        return Indexed(type, value, name, EncodedHit(hit))
+    threat_id, searcher, source = rest
+    return Indexed(type, value, name, EncodedHit(hit), threat_id, searcher, bytes.fromhex(source))
 
 
 def encode_threat(threat: Threat) -> bytes:
@@ -279,17 +280,18 @@ def decode_threat(data: bytes) -> Threat:
 
 __all__ = [
     "decode_artifact",
+    "decode_indexed",
     "decode_outcome",
     "decode_properties",
-    "decode_record",
     "decode_threat",
     "decode_value",
     "encode_artifact",
+    "encode_indexed",
     "encode_outcome",
     "encode_properties",
-    "encode_record",
     "encode_threat",
     "encode_value",
+    "indexed",
     "threat_from_line",
     "threat_line",
 ]

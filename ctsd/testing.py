@@ -15,8 +15,9 @@ from ctsd import artifacts
 from ctsd.errors import CTSDError, NoSuchScan, NoSuchService, SearchLater
 from ctsd.interfaces import IRecords, IScans, IStatus
 from ctsd.model import JSON, ROOT_SERVICE, Artifact, EncodedHit, ScanView
-from ctsd.records import NO_MATCHES, Matches, Record
+from ctsd.records import NO_MATCHES, Indexed, Matches, Record
 from ctsd.states import SearcherState, SearchState
+from ctsd.stored import indexed
 
 #: A hit as L{ctsd.wire} encodes it.
 A_HIT = EncodedHit(b'{"props":[{"type":"string","name":"campaign","value":"X"}]}')
@@ -174,7 +175,7 @@ class MemoryRecords:
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """See L{IRecords}."""
         if self.later:
@@ -188,9 +189,11 @@ class MemoryRecords:
                 and record.threat_id not in threats
                 and (record.expires is None or record.expires > now)
                 and artifacts.matches(type, value, record.value)
-                and (wanted is None or wanted(record))
             ):
-                found.append(record)
+                one = indexed(record)
+                if wanted is not None and not wanted(one):
+                    continue
+                found.append(one)
                 if record.threat_id:
                     threats.add(record.threat_id)
         if not found:

@@ -18,7 +18,7 @@ import msgspec
 
 from ctsd.errors import BadArtifact
 from ctsd.model import FILE, JSON, Artifact, EncodedHit, File, Hit, ScanView
-from ctsd.shown import encoded, more_notice, safe_text, shown
+from ctsd.shown import encoded, more_notice, noted, safe_text, shown
 
 #: How many hits beyond those that are shown are counted; then it is "at least".
 _MAX_COUNTED: Final = 10_000
@@ -117,34 +117,42 @@ def file_artifact(declared: Artifact, file: File) -> Artifact:
     return Artifact(declared.type, value, file)
 
 
+def encode_hit(hit: Hit) -> EncodedHit:
+    """A hit as the bytes that go out; the same hit always gives the same bytes."""
+    return EncodedHit(encoded(shown(hit)))
+
+
 def encode_hits(
-    hits: Iterable[Hit], *, more: int = 0, at_least: bool = False, limit: int = 10
+    hits: Iterable[Hit | EncodedHit],
+    *,
+    more: int = 0,
+    at_least: bool = False,
+    how: str = "",
+    limit: int = 10,
 ) -> tuple[EncodedHit, ...]:
     """
     Hits as the bytes that go out: the first C{limit}, the last of which says how many more there
-    are. The same hits always give the same bytes.
+    are.
 
+    :param hits: those that are encoded already stay as they are.
     :param more: how many more there are that are not among C{hits}.
     :param at_least: C{more} is a lower bound.
+    :param how: how they were matched, which each says; empty when that need not be said.
     """
-    if not hits and not more:
-        return ()
     rest = iter(hits)
-    first = list(islice(rest, limit))
+    first = [encode_hit(hit) if isinstance(hit, Hit) else hit for hit in islice(rest, limit)]
+    if not first:
+        return ()
     if len(first) == limit:
         counted = sum(1 for _ in islice(rest, _MAX_COUNTED))
         more += counted
         at_least = at_least or counted == _MAX_COUNTED
-    if not first:
-        return ()
+    if how:
+        first = [EncodedHit(noted(hit, "Matched", how)) for hit in first]
     notice = more_notice(more, at_least)
-    last = len(first) - 1
-    return tuple(
-        map(
-            EncodedHit,
-            encoded(shown(hit, notice if at == last else "") for at, hit in enumerate(first)),
-        )
-    )
+    if notice:
+        first[-1] = EncodedHit(noted(first[-1], "more hits", notice))
+    return tuple(first)
 
 
 def is_encoded_hit(data: bytes) -> bool:

@@ -15,7 +15,6 @@ from typing import Any, Final
 from ctsd.searching import (
     BaseArtifactSearch,
     Found,
-    Hit,
     IRecords,
     Record,
     SearcherSetup,
@@ -138,5 +137,5 @@ class PhishTankArtifactSearch(BaseArtifactSearch):
         matches = self._records.find(type=artifact_type, value=search_term, limit=MAX_HITS)
         if not matches.records and not matches.more:
             return None
-        hits = tuple(Hit(record.properties) for record in matches.records)
+        hits = tuple([record.hit for record in matches.records])
         return Found(hits, matches.more, matches.at_least)

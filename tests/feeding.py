@@ -10,12 +10,13 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 from ctsd.feeds.build import run
+from ctsd.feeds.delta import records_of
 from ctsd.feeds.index import About
 from ctsd.feeds.job import Job
 from ctsd.model import Artifact, Property, Threat
 from ctsd.records import Record
 from ctsd.store.memory import MemoryStore
-from ctsd.stored import decode_record, decode_threat, encode_record, encode_threat
+from ctsd.stored import decode_threat, encode_threat
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,9 +31,24 @@ def records(lines: Iterable[str]) -> Iterator[Record | None]:
         raise ValueError("it has no header")
     for line in rest:
         try:
-            yield decode_record(line.encode("utf-8", "surrogatepass"))
+            threat = decode_threat(line.encode("utf-8", "surrogatepass"))
         except ValueError:
             yield None
+        else:
+            yield from records_of(threat)
+
+
+def _line(record: Record) -> str:
+    threat = Threat(
+        name=record.name,
+        artifacts=(Artifact(record.type, record.value),),
+        properties=record.properties,
+        id=record.threat_id,
+        searcher=record.searcher,
+        source=record.source,
+        expires=record.expires,
+    )
+    return encode_threat(threat).decode("utf-8") + "\n"
 
 
 def stumbling(lines: Iterable[str]) -> Iterator[Record | None]:
@@ -50,7 +66,7 @@ def sleeping(lines: Iterable[str]) -> Iterator[Record | None]:
 
 def write_source(path: Path, given: Iterable[Record], *, junk: int = 0) -> None:
     """Put a whole source file in place."""
-    lines = [encode_record(record).decode("utf-8") + "\n" for record in given]
+    lines = list(map(_line, given))
     scratch = path.with_suffix(".new")
     scratch.write_text(HEADER + "".join(lines) + "no record\n" * junk, encoding="utf-8")
     scratch.rename(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from ctsd.properties import string
 from ctsd.records import Record
 from ctsd.searcher import Found, SearchContext, SearcherSetup
 from ctsd.testing import MemoryRecords
+from ctsd.wire import encode_hit
 
 PROPS = (Property("string", "campaign", "X"), Property("number", "score", 7))
 
 
 def entered(name: str, value: str = "192.168.1.1", **more: Any) -> Record:
     """A record of the local database."""
+    more.setdefault("threat_id", zlib.crc32(name.encode()) + 1)
     return Record(type="net.ip", value=value, name=name, properties=PROPS, **more)
 
 
@@ -69,14 +73,13 @@ class InternalTests(SynchronousTestCase):
     def names(self, *given: Any, **more: Any) -> list[Any]:
         """The names of the threats that it finds."""
         found = self.search(*given, **more)
-        return [] if found is None else [hit.props[0].value for hit in found.hits]
+        return [] if found is None else [json.loads(hit)["props"][0]["value"] for hit in found.hits]
 
     def test_a_hit_is_name_then_properties(self) -> None:
         """A hit shows the threat's name first, then what is known about it."""
         self.records.records = [entered("Botnet")]
-        self.assertEqual(
-            self.search("192.168.1"), Found((Hit((string("Threat", "Botnet"), *PROPS)),), 0, False)
-        )
+        hit = encode_hit(Hit((string("Threat", "Botnet"), *PROPS)))
+        self.assertEqual(self.search("192.168.1"), Found((hit,), 0, False))
 
     def test_nothing(self) -> None:
         """Nothing is told as nothing."""

@@ -54,12 +54,12 @@ ARROWS = {
     "interfaces": "errors model",
     "artifacts": "errors model",
     "wire": "errors model artifacts",
-    "stored": f"{_VALUES} artifacts",
+    "stored": f"{_VALUES} artifacts wire",
     "scan_ids": _VALUES,
     "scans": f"{_VALUES} wire",
     "searcher": f"{_VALUES} artifacts",
     "store": f"{_VALUES} artifacts stored",
-    "feeds": f"{_VALUES} artifacts stored searcher",
+    "feeds": f"{_VALUES} artifacts wire stored searcher",
     "web": f"{_VALUES} wire",
     "threads": "",
     "scanning": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
@@ -73,7 +73,7 @@ ARROWS = {
     "one_scan": f"{_VALUES} artifacts config discovery scanning sources store threads",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
-    "testing": f"{_VALUES} artifacts searcher",
+    "testing": f"{_VALUES} artifacts searcher stored",
 }
 
 #: Rooms that only compute: no reactor, no sockets, no files.

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.feeds.job import reference
 from ctsd.interfaces import IRecords
-from ctsd.model import Hit, Property
+from ctsd.model import Property
 from ctsd.records import Record
 from ctsd.searcher import Found, Parse, SearcherSetup
+from ctsd.stored import indexed
 from ctsd.testing import MemoryRecords
 from searchers.phishtank import HEADER, SAMPLE, PhishTankArtifactSearch, records
 
@@ -151,7 +152,7 @@ class SearcherTests(SynchronousTestCase):
         for value in ("www.megastore.lu", "HTTP://www.MEGASTORE.lu:80/login"):
             found = self.search(searcher, value)
             assert found is not None
-            self.assertEqual(found.hits, (Hit(self.memory.records[0].properties),))
+            self.assertEqual(found.hits, (indexed(self.memory.records[0]).hit,))
             self.assertEqual((found.more, found.at_least), (0, False))
         self.assertIsNone(self.search(searcher, "http://www.megastore.lu/"))
 

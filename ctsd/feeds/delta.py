@@ -12,7 +12,8 @@ from attrs import define, field, frozen
 from ctsd import artifacts
 from ctsd.feeds.section import MARK, is_whole
 from ctsd.model import JSON, PASSWORD, Threat
-from ctsd.records import NO_MATCHES, Changes, Matches, Record
+from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
+from ctsd.stored import indexed
 
 
 def records_of(threat: Threat) -> Iterator[Record]:
@@ -33,9 +34,10 @@ def records_of(threat: Threat) -> Iterator[Record]:
 
 @frozen(eq=False)
 class _Entry:
-    """One record with its keys."""
+    """One record with its keys and its expiry, and as it is found."""
 
-    record: Record
+    record: Indexed
+    expires: float | None
     keys: tuple[bytes, ...]
 
 
@@ -48,13 +50,13 @@ class _Text:
 
     text: bytearray = field(factory=lambda: bytearray(MARK))
     starts: list[int] = field(factory=list)
-    records: list[Record] = field(factory=list)
+    entries: list[_Entry] = field(factory=list)
     by_key: dict[bytes, list[int]] = field(factory=dict)
 
     def append(self, entry: _Entry) -> None:
         """One record more."""
-        index = len(self.records)
-        self.records.append(entry.record)
+        index = len(self.entries)
+        self.entries.append(entry)
         self.starts.append(len(self.text) - 1)
         for key in entry.keys:
             self.text += key
@@ -123,7 +125,7 @@ class Delta:
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None,
+        wanted: Callable[[Indexed], bool] | None,
         now: float,
         scan_limit: int = 2000,
     ) -> Matches:
@@ -132,18 +134,19 @@ class Delta:
         if trigrams is None:
             return NO_MATCHES
         text = self._texts.get(type) or self._join(type)
-        found: dict[int, Record] = {}
+        found: dict[int, Indexed] = {}
         refused: set[int] = set()
         patterns = artifacts.patterns(type, value)
         indexes, at_least = _occurrences(text, trigrams, patterns, scan_limit)
         # Keys are in lower case; the equality of URLs minds the case.
         confirm = type == "net.uri" and any(map(is_whole, patterns))
         for index in indexes:
-            record = text.records[index]
+            entry = text.entries[index]
+            record = entry.record
             threat_id = record.threat_id
             if threat_id in found or threat_id in refused:
                 continue
-            if (record.expires is not None and record.expires <= now) or (
+            if (entry.expires is not None and entry.expires <= now) or (
                 wanted is not None and not wanted(record)
             ):
                 refused.add(threat_id)
@@ -159,7 +162,7 @@ class Delta:
                 limit=limit,
                 wanted=wanted,
                 now=now,
-                scan_limit=len(text.records),
+                scan_limit=len(text.entries),
             )
         records = [found[threat_id] for threat_id in sorted(found)]
         return Matches(
@@ -179,7 +182,7 @@ def _entries(threat: Threat) -> Iterator[_Entry]:
     for record in records_of(threat):
         keys = artifacts.keys(record.type, record.value)
         if keys:
-            yield _Entry(record, keys)
+            yield _Entry(indexed(record), record.expires, keys)
 
 
 def _occurrences(

@@ -35,7 +35,7 @@ from ctsd.feeds.kept import Kept
 from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces import IRecords
 from ctsd.model import JSON
-from ctsd.records import Matches, Record
+from ctsd.records import Indexed, Matches
 from ctsd.searcher import Parse
 
 #: How often a file that is still being written is looked at again before its turn is over.
@@ -155,7 +155,7 @@ class RecordsFile(Service):
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """See L{IRecords}."""
         index = self._kept.index

@@ -3,10 +3,11 @@ An index of indicators: one file that is never modified, mapped read-only, share
 that open it.
 
 Per artifact type it holds a section: the keys of all records (L{ctsd.artifacts.keys}) as one text
-C{FF key FF key FF ...}, that text's suffix array, and where each row begins in the text. A value
-is found by binary search of its patterns (L{ctsd.artifacts.patterns}) in the suffix array, so a
-miss costs microseconds, and substrings cost no more than whole keys. Nothing of a record lives in
-Python objects: a million of these would cost a fifth of a second in every full garbage collection.
+C{FF key FF key FF ...}, the hashes of the keys, the text's suffix array if parts of keys are looked
+for, and where each row begins in the text. A value is found by binary search of its patterns
+(L{ctsd.artifacts.patterns}): whole keys among the hashes, parts in the suffix array, so a miss
+costs microseconds. Nothing of a record lives in Python objects: a million of these would cost a
+fifth of a second in every full garbage collection.
 
 A B{row} is one record, or all records of one type that a threat of the local database has: these
 count once. L{ctsd.feeds.writer} makes the file::
@@ -35,10 +36,10 @@ from attrs import frozen
 from ctsd import artifacts, stored
 from ctsd.feeds.section import Section, is_whole
 from ctsd.model import JSON
-from ctsd.records import NO_MATCHES, Matches, Record
+from ctsd.records import NO_MATCHES, Indexed, Matches
 
 #: The first bytes of every index of this format.
-MAGIC = b"ctsdix1" + (b"<" if sys.byteorder == "little" else b">")
+MAGIC = b"ctsdix2" + (b"<" if sys.byteorder == "little" else b">")
 
 #: Magic, size of the file, offset and length of the directory; then the checksum of all that.
 HEAD = struct.Struct("=8sQQQ")
@@ -87,9 +88,10 @@ class About:
 class _Asked:
     """One search: see L{Index.find}."""
 
+    type: str
     value: JSON
     limit: int
-    wanted: Callable[[Record], bool] | None
+    wanted: Callable[[Indexed], bool] | None
     hidden: Container[int]
     confirm: bool
 
@@ -192,7 +194,7 @@ class Index:
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
         hidden: Container[int] = (),
     ) -> Matches:
         """
@@ -210,13 +212,13 @@ class Index:
         spans = []
         for pattern in patterns:
             if len(pattern) <= longest:
-                low, high = section.span(pattern)
-                if low < high:
-                    spans.append((low, high))
+                span = section.span(pattern)
+                if span is not None:
+                    spans.append(span)
         if not spans:
             return NO_MATCHES
         confirm = type == _CASED and any(map(is_whole, patterns))
-        asked = _Asked(value, limit, wanted, hidden, confirm)
+        asked = _Asked(type, value, limit, wanted, hidden, confirm)
         # Usually the first turn is the last: a further one only when all of it was left out.
         for positions, is_last in section.positions(spans, self._scan_limit):
             found = self._matches(section, section.rows(positions), asked, at_least=not is_last)
@@ -225,7 +227,7 @@ class Index:
         return NO_MATCHES
 
     def _matches(self, section: Section, rows: list[int], asked: _Asked, at_least: bool) -> Matches:
-        records: list[Record] = []
+        records: list[Indexed] = []
         more = decoded = 0
         now = self._now()
         confirm = asked.confirm or asked.wanted is not None
@@ -249,14 +251,14 @@ class Index:
             more += 1
         return Matches(records=tuple(records), more=more, at_least=at_least)
 
-    def _record(self, place: int, asked: _Asked) -> Record | None:
+    def _record(self, place: int, asked: _Asked) -> Indexed | None:
         """The record of a row; of several the first that matches; None when none does."""
         start = place + LENGTH.size
         size = LENGTH.unpack_from(self._view, place)[0]
         lines = self._view[start : start + size].tobytes().split(b"\n")
         confirm = asked.confirm or len(lines) > 1
         for line in lines:
-            record = stored.decode_record(line)
+            record = stored.decode_indexed(asked.type, line)
             if (
                 not confirm
                 or record.value == asked.value

@@ -5,8 +5,9 @@ The part of an index that one artifact type has: its mapped arrays, and their se
 from __future__ import annotations
 
 import mmap
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any
 
 from attrs import frozen
@@ -20,13 +21,27 @@ def is_whole(pattern: bytes) -> bool:
     return pattern[:1] == MARK == pattern[-1:]
 
 
+def key_hash(key: bytes, salt: int) -> int:
+    """A number of 64 bits; C{salt}: of 64 bits, too."""
+    digest = blake2b(key, digest_size=8, salt=salt.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little")
+
+
+#: A part of an array with the places of keys, or suffixes, in the text.
+Span = tuple[memoryview, int, int]
+
+
 @frozen(eq=False)
 class Section:
     """
     The mapped arrays of one artifact type; a row is found in all of them by its number.
 
     :ivar text: C{FF key FF key FF ...}
-    :ivar suffixes: where suffixes of the text begin, in the order of these suffixes.
+    :ivar hashes: L{key_hash} of all keys, ascending; different keys have different ones.
+    :ivar places: where the marks before these keys are in the text.
+    :ivar salt: of the hashes.
+    :ivar suffixes: where suffixes of the text begin, in the order of these suffixes; None when
+        whole keys alone are looked for.
     :ivar starts: where each row's first key's mark is in the text.
     :ivar payloads: where each row's payload is in the file.
     :ivar ids: of the threats; None when there are none.
@@ -36,7 +51,10 @@ class Section:
     """
 
     text: mmap.mmap
-    suffixes: memoryview
+    hashes: memoryview
+    places: memoryview
+    salt: int
+    suffixes: memoryview | None
     starts: memoryview
     payloads: memoryview
     ids: memoryview | None
@@ -61,7 +79,10 @@ class Section:
         start, size, _ = places["text"]
         return cls(
             text=mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, offset=start),
-            suffixes=array("suffixes"),
+            hashes=array("hashes"),
+            places=array("places"),
+            salt=places["salt"],
+            suffixes=array("suffixes") if "suffixes" in places else None,
             starts=array("starts"),
             payloads=array("payloads"),
             ids=array("ids") if "ids" in places else None,
@@ -70,10 +91,30 @@ class Section:
             longest_value=places["longest_value"],
         )
 
-    def span(self, pattern: bytes) -> tuple[int, int]:
-        """The range of suffixes that begin with a pattern; empty when none does."""
+    def span(self, pattern: bytes) -> Span | None:
+        """Where a pattern is in the text; None when it is nowhere."""
+        if is_whole(pattern):
+            return self._span_of_key(pattern)
+        return self._span_of_part(pattern)
+
+    def _span_of_key(self, pattern: bytes) -> Span | None:
+        hashes = self.hashes
+        wanted = key_hash(pattern[1:-1], self.salt)
+        low = bisect_left(hashes, wanted)
+        if low == len(hashes) or hashes[low] != wanted:
+            return None
+        at = self.places[low]
+        if self.text[at : at + len(pattern)] != pattern:
+            return None
+        high = low + 1
+        if high < len(hashes) and hashes[high] == wanted:
+            high = bisect_right(hashes, wanted, high)
+        return self.places, low, high
+
+    def _span_of_part(self, pattern: bytes) -> Span | None:
         text = self.text
         suffixes = self.suffixes
+        assert suffixes is not None
         size = len(pattern)
         low, high = 0, len(suffixes)
         count = high
@@ -85,10 +126,10 @@ class Section:
             else:
                 high = middle
         if low == count:
-            return 0, 0
+            return None
         at = suffixes[low]
         if text[at : at + size] != pattern:
-            return 0, 0
+            return None
         # Most spans are short: gallop, then search between the last two steps.
         step = 1
         inside = low
@@ -107,7 +148,7 @@ class Section:
                 inside = middle
             else:
                 high = middle
-        return low, inside + 1
+        return suffixes, low, inside + 1
 
     def rows(self, positions: list[int]) -> list[int]:
         """The rows that these places of the text lie in, ascending; places may repeat."""
@@ -123,19 +164,16 @@ class Section:
             found.append(row)
         return found
 
-    def positions(
-        self, spans: list[tuple[int, int]], size: int
-    ) -> Iterator[tuple[list[int], bool]]:
+    def positions(self, spans: list[Span], size: int) -> Iterator[tuple[list[int], bool]]:
         """
-        Where in the text the suffixes of these ranges begin, at most C{size} at a time; and
-        whether these are the last ones.
+        The places of these spans, at most C{size} at a time; and whether these are the last ones.
         """
-        left = sum(high - low for low, high in spans)
+        left = sum(high - low for _, low, high in spans)
         positions: list[int] = []
-        for low, high in spans:
+        for array, low, high in spans:
             while low < high:
                 until = min(high, low + size - len(positions))
-                positions.extend(self.suffixes[low:until])
+                positions.extend(array[low:until])
                 low = until
                 if len(positions) == size:
                     left -= size
@@ -146,7 +184,15 @@ class Section:
 
     def close(self) -> None:
         """Let go of the maps."""
-        for view in (self.suffixes, self.starts, self.payloads, self.ids, self.expiries):
+        for view in (
+            self.hashes,
+            self.places,
+            self.suffixes,
+            self.starts,
+            self.payloads,
+            self.ids,
+            self.expiries,
+        ):
             if view is not None:
                 view.release()
         self.text.close()

@@ -25,7 +25,7 @@ from ctsd.feeds.job import Build, BuildFailed, InThread, Job, Refused, label_of
 from ctsd.feeds.kept import Kept
 from ctsd.interfaces import IRecords, IThreatStore
 from ctsd.model import JSON
-from ctsd.records import NO_MATCHES, Matches, Record
+from ctsd.records import NO_MATCHES, Indexed, Matches
 
 #: After how many seconds to ask again while the database is being read or indexed.
 _SOON_SECS = 2.0
@@ -149,7 +149,7 @@ class ThreatIndex(Service):
         type: str,
         value: JSON,
         limit: int,
-        wanted: Callable[[Record], bool] | None = None,
+        wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """See L{IRecords}."""
         if self._lost_track:

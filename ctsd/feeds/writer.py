@@ -7,6 +7,7 @@ of the keys and three numbers a record; then one suffix array at a time, four ti
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,19 +17,23 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy
+import numpy.typing
 from attrs import asdict, define, evolve, field
 from pydivsufsort import divsufsort
 
 from ctsd import artifacts, matching, stored
 from ctsd.feeds.index import CHECKSUM, HEAD, LENGTH, MAGIC, PAGE, About
 from ctsd.feeds.job import scratch
-from ctsd.feeds.section import MARK
+from ctsd.feeds.section import MARK, key_hash
 from ctsd.records import Record
 
 _BUFFER_BYTES = 1 << 20
 _UINT32_MAX = (1 << 32) - 1
+
+_Numbers = numpy.typing.NDArray[numpy.unsignedinteger[Any]]
 
 #: The types for which L{ctsd.artifacts.patterns} may give the part of a key.
 _PART_TYPES = matching.PART_TYPES | {"net.ip", "net.uri"}
@@ -39,6 +44,8 @@ class _Section:
     """What is collected for one artifact type."""
 
     text: bytearray = field(factory=bytearray)
+    places: array[int] = field(factory=lambda: array("Q"))
+    hashes: array[int] = field(factory=lambda: array("Q"))
     starts: array[int] = field(factory=lambda: array("Q"))
     payloads: array[int] = field(factory=lambda: array("Q"))
     ids: array[int] = field(factory=lambda: array("Q"))
@@ -132,7 +139,7 @@ class IndexWriter:
         if not keys:
             return False
         try:
-            payload = stored.encode_record(record)
+            payload = stored.encode_indexed(stored.indexed(record))
         except ValueError:
             return False
         section = self._sections.get(record.type)
@@ -145,6 +152,8 @@ class IndexWriter:
             section.ids.append(record.threat_id)
             section.expiries.append(math.inf if record.expires is None else record.expires)
         for key in keys:
+            section.places.append(len(section.text))
+            section.hashes.append(key_hash(key, 0))
             section.text += MARK
             section.text += key
             section.longest_key = max(section.longest_key, len(key))
@@ -209,13 +218,38 @@ class IndexWriter:
             put("ids", memoryview(section.ids), "Q")
         if not all(map(math.isinf, section.expiries)):
             put("expiries", memoryview(section.expiries), "d")
-        text = numpy.frombuffer(section.text, dtype=numpy.uint8)
-        suffixes = divsufsort(text)
-        if name not in _PART_TYPES:
-            # Whole keys alone are looked for: that takes one suffix a key, not one a byte.
-            suffixes = suffixes[text[suffixes] == MARK[0]]
-        put("suffixes", suffixes.data, "i" if suffixes.itemsize == 4 else "q")
+        hashes, at, places["salt"] = _sorted_hashes(section)
+        put("hashes", hashes.data, "Q")
+        put("places", at.data, "I" if at.itemsize == 4 else "Q")
+        if name in _PART_TYPES:
+            suffixes = divsufsort(numpy.frombuffer(section.text, dtype=numpy.uint8))
+            put("suffixes", suffixes.data, "i" if suffixes.itemsize == 4 else "q")
         return places
+
+
+def _sorted_hashes(section: _Section) -> tuple[_Numbers, _Numbers, int]:
+    """
+    The hashes of a section's keys, ascending, where these keys are, and with which salt different
+    keys have different hashes.
+    """
+    for salt in itertools.count():
+        hashes = numpy.array(section.hashes, dtype=numpy.uint64)
+        order = numpy.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        places = numpy.array(section.places, dtype=numpy.uint64)[order]
+        twins = numpy.flatnonzero(hashes[1:] == hashes[:-1])
+        if all(_key_at(section, places[at]) == _key_at(section, places[at + 1]) for at in twins):
+            break
+        keys = [_key_at(section, at) for at in section.places]
+        section.hashes = array("Q", [key_hash(key, salt + 1) for key in keys])
+    if len(section.text) <= _UINT32_MAX:
+        places = places.astype(numpy.uint32)
+    return hashes, places, salt
+
+
+def _key_at(section: _Section, at: int) -> bytes:
+    start = int(at) + 1
+    return bytes(section.text[start : section.text.index(MARK, start)])
 
 
 def _private(name: str, flags: int) -> int:

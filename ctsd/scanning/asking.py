@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import SearchFailed, SearchLater
-from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Property, Threat
+from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Threat
 from ctsd.properties import string
 from ctsd.records import Finds
 from ctsd.scanning.source import Answered, Ask, Question, SearchFile, Source
@@ -62,9 +62,7 @@ class _Asking:
             self._outcomes.append(NOTHING)
             return
         found = _found(answer, context.found)
-        if question.how:
-            found = _marked(found, question.how)
-        hits = encode_hits(found.hits, more=found.more, at_least=found.at_least)
+        hits = encode_hits(found.hits, more=found.more, at_least=found.at_least, how=question.how)
         self._outcomes.append(Outcome(Ended.FOUND, hits) if hits else NOTHING)
         if question.source and (context.found or not self._source.searcher.local):
             self._finds.append(
@@ -204,11 +202,6 @@ def _hit(finding: Any) -> Hit:
     if isinstance(finding, Threat):
         return Hit(finding.properties or (string("Threat", finding.name),))
     raise TypeError(f"a searcher gives Hit or Threat, not {type(finding).__name__}")
-
-
-def _marked(found: Found, how: str) -> Found:
-    mark = Property("string", "Matched", how)
-    return Found(tuple(Hit((*hit.props, mark)) for hit in found.hits), found.more, found.at_least)
 
 
 def hiding(text: str, question: Question) -> str:
