@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ from attrs import field, frozen
 
 #: What searchers and services are called.
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+
+#: More processes than any machine has cores for.
+MAX_PROCESSES = 256
 
 _NAME_MAX_LENGTH = 64
 _SECRET_MAX_BYTES = 65536
@@ -78,6 +82,15 @@ def whole(minimum: int, maximum: int = 2**62) -> Check:
         return value
 
     return check
+
+
+def processes(value: object, around: Surroundings) -> int:
+    """How many processes; C{"auto"} is one for each core that we may use."""
+    if value == "auto":
+        return len(os.sched_getaffinity(0))
+    if type(value) is not int or not 1 <= value <= MAX_PROCESSES:
+        raise Wrong(f'expected "auto" or a whole number from 1 to {MAX_PROCESSES}')
+    return value
 
 
 def amount(minimum: float, maximum: float, unit: str) -> Check:

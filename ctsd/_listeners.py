@@ -24,6 +24,9 @@ _PATHS = {
     "unix": {"address"},
 }
 
+#: What several processes can listen on together.
+SHARED_KINDS = ("tcp", "tcp6", "ssl", "unix", "systemd")
+
 # What Twisted's own parsers take for a number, however large.
 _WITH_PORT = {"tcp", "tcp6", "ssl"}
 _MAX_PORT = 65535

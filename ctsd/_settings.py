@@ -22,6 +22,7 @@ from ctsd._toml import Document
 
 _MIB = 1024**2
 _GIB = 1024**3
+_HOUR_SECS = 3600
 _DAY_SECS = 86400
 _CENTURY_DAYS = 36525.0
 _CENTURY_SECS = _CENTURY_DAYS * _DAY_SECS
@@ -194,6 +195,18 @@ class Settings:
         checks.each(listener, at_least=1, of="endpoint strings"),
         "Where to listen: Twisted endpoint strings",
         shown='`["tcp:8000:interface=127.0.0.1"]`',
+    )
+    workers: int = _key(
+        checks.processes,
+        'Processes that answer, behind one that watches them; 1: one process in all; `"auto"`: '
+        "one a core",
+        default=1,
+    )
+    leave_secs: float = _key(
+        checks.amount(0, _HOUR_SECS, "seconds"),
+        "How long, on SIGTERM, it goes on answering while `/health/ready` is 503 and connections "
+        "are closed after their answer: for a balancer to turn away",
+        default=0.0,
     )
     allowed_hosts: tuple[str, ...] = _key(
         checks.each(checks.host, of="host names"),

@@ -102,11 +102,13 @@ class Document:
 
     :ivar name: the file as errors name it.
     :ivar base_dir: what its relative paths are relative to, absolute.
+    :ivar text: what L{parsed} makes the rest from.
     :ivar data: the tables.
     """
 
     name: str
     base_dir: Path
+    text: str = field(default="", repr=False)
     data: dict[str, Any] = field(factory=dict, repr=False)
     _lines: dict[tuple[str, ...], int] = field(factory=dict, repr=False)
 
@@ -135,12 +137,21 @@ def read_document(path: Path) -> Document:
         raise ConfigError(str(path), "", f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), "", "expected UTF-8 text") from None
-    text = text.replace("\r\n", "\n")
+    return parsed(text.replace("\r\n", "\n"), name=str(path), base_dir=path.parent)
+
+
+def parsed(text: str, *, name: str, base_dir: Path) -> Document:
+    """
+    A TOML text as a document.
+
+    :param text: newlines as C{\\n}.
+    :raises ConfigError: it is no valid TOML.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, place = str(error).partition(" (at line ")
         line = re.match(r"\d+", place)
-        where = f"{path}:{line[0]}" if line else str(path)
+        where = f"{name}:{line[0]}" if line else name
         raise ConfigError(where, "", f"no valid TOML: {what}") from None
-    return Document(name=str(path), base_dir=path.parent, data=data, lines=lines_of(text))
+    return Document(name=name, base_dir=base_dir, text=text, data=data, lines=lines_of(text))

@@ -12,7 +12,7 @@ import attrs
 
 from ctsd import _config_checks as checks
 from ctsd._config_checks import Surroundings
-from ctsd._listeners import Listener
+from ctsd._listeners import SHARED_KINDS, Listener
 from ctsd._settings import (
     Documented,
     Http,
@@ -27,7 +27,7 @@ from ctsd._settings import (
 from ctsd._tables import checked as _checked
 from ctsd._tables import keys_of
 from ctsd._tables import read_table as _read
-from ctsd._toml import Document, read_document
+from ctsd._toml import Document, parsed, read_document
 from ctsd.errors import ConfigError
 
 __all__ = [
@@ -45,7 +45,10 @@ __all__ = [
     "child_environment",
     "documented",
     "load",
+    "parsed",
+    "settings_of",
     "untrusted",
+    "worker_environment",
 ]
 
 #: The file that is read from the working directory when nobody names another.
@@ -131,7 +134,15 @@ def load(
     :param cwd: the working directory.
     :raises ConfigError: the first thing that is wrong.
     """
-    doc = _find(path, environ, (cwd or Path.cwd()).absolute())
+    return settings_of(_find(path, environ, (cwd or Path.cwd()).absolute()), environ=environ)
+
+
+def settings_of(doc: Document, *, environ: Mapping[str, str]) -> Settings:
+    """
+    What a document says; see L{load}.
+
+    :raises ConfigError: the first thing that is wrong.
+    """
     around = Surroundings(base_dir=doc.base_dir, environ=environ)
     data = dict(doc.data)
     tables = {
@@ -150,6 +161,7 @@ def load(
     data.setdefault("listen", ["tcp:8000:interface=127.0.0.1"])
     settings = _read(Settings, data, doc, (), around, document=doc, **tables)
     _check_users(settings)
+    _check_shared(settings)
     return attrs.evolve(settings, secret_variables=frozenset(around.secret_variables))
 
 
@@ -162,6 +174,18 @@ def _check_users(settings: Settings) -> None:
                     ("services", name, "users"),
                     f"expected auth: before {one.description}, which others reach",
                 )
+
+
+def _check_shared(settings: Settings) -> None:
+    """Workers share what listens, which not every kind of listener can do."""
+    if settings.workers == 1:
+        return
+    for position, one in enumerate(settings.listen):
+        if one.kind not in SHARED_KINDS:
+            kinds = ", ".join(f"{kind}:" for kind in SHARED_KINDS)
+            raise settings.document.error(
+                ("listen", position), f"expected one of {kinds} with workers above 1"
+            )
 
 
 def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Document:
@@ -203,5 +227,10 @@ def child_environment(environ: Mapping[str, str], settings: Settings) -> dict[st
     The environment for child processes: ours, without the variables that held secrets, and
     without those by which a child could take itself for us before the supervisor.
     """
-    withheld = settings.secret_variables | _FROM_SUPERVISOR
-    return {name: value for name, value in environ.items() if name not in withheld}
+    own = worker_environment(environ)
+    return {name: value for name, value in own.items() if name not in settings.secret_variables}
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that is a part of us: ours, with the secrets in it."""
+    return {name: value for name, value in environ.items() if name not in _FROM_SUPERVISOR}

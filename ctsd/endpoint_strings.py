@@ -19,6 +19,9 @@ WRAPPERS: dict[str, tuple[str, ...]] = {
     "tls-wrap": ("privateKey", "certKey"),
 }
 
+#: The prefix of a socket that the supervisor of workers keeps: its descriptor stands behind it.
+LENT = "ctsd-lent"
+
 #: Further arguments of C{tls-wrap}, always with their names.
 TLS_OPTIONS = ("extraCertChain", "dhParameters")
 
@@ -167,6 +170,29 @@ def reloading(description: str) -> str:
     tls |= {name: own.pop(name) for name in TLS_OPTIONS if name in own}
     renamed += [Part("", "tls-wrap"), *(Part(*pair) for pair in tls.items())]
     return joined([*renamed, Part("", "tcp"), *(Part(*pair) for pair in own.items())])
+
+
+def innermost(description: str) -> str:
+    """The endpoint alone, without what stands before it."""
+    parts = split(description)
+    return joined(parts[layers(parts)[-1].at :])
+
+
+def on_lent(description: str, descriptor: int) -> str:
+    """
+    The same wrappers before a socket that listens already.
+
+    :param description: in the form of L{reloading}.
+    """
+    parts = split(description)
+    last = layers(parts)[-1]
+    return joined([*parts[: last.at], Part("", LENT), Part("", str(descriptor))])
+
+
+def arguments_of(description: str) -> dict[str, str]:
+    """The arguments of an endpoint without wrappers, by their names."""
+    parts = split(description)
+    return {name: parts[at].value for name, at in layers(parts)[-1].arguments.items()}
 
 
 def taken_apart(

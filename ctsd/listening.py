@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.failure import Failure
 
 from ctsd.config import Listener
-from ctsd.endpoint_strings import reloading
+from ctsd.endpoint_strings import on_lent, reloading
 from ctsd.web.limits import WebLimits
 from ctsd.web.site import CTSSite
 
@@ -25,7 +25,8 @@ class Listening(Service):
     becomes our own TLS, which reads its files again.
 
     :param site_for: makes the site of a listener.
-    :param drain_secs: how long requests in hand may take when we stop.
+    :param lent: descriptors of sockets that listen already and that somebody else keeps, one for
+        each listener; None: we open our own.
     """
 
     def __init__(
@@ -34,12 +35,12 @@ class Listening(Service):
         reactor: Any,
         listeners: Sequence[Listener],
         site_for: Callable[[Listener], CTSSite],
-        drain_secs: float,
+        lent: Sequence[int] | None = None,
     ) -> None:
         self._reactor = reactor
         self._listeners = listeners
         self._site_for = site_for
-        self._drain_secs = drain_secs
+        self._lent = lent
         self._ports: list[Any] = []
         self._sites: list[CTSSite] = []
 
@@ -50,30 +51,15 @@ class Listening(Service):
         :raises SystemExit: an address can't be had; the message is one line.
         """
         super().privilegedStartService()
-        for listener in self._listeners:
+        for at, listener in enumerate(self._listeners):
             site = self._site_for(listener)
-            failed: list[Failure] = []
-            endpoint = self._endpoint(listener)
-            endpoint.listen(site).addCallbacks(self._ports.append, failed.append)
+            description = reloading(listener.description)
+            if self._lent is not None:
+                description = on_lent(description, self._lent[at])
+            self._ports.append(listen(self._reactor, listener, description, site))
             self._sites.append(site)
-            if failed:
-                raise SystemExit(f"ctsd: {_why(listener, failed[0])}")
         for port in self._ports:
             port.stopReading()
-
-    def _endpoint(self, listener: Listener) -> IStreamServerEndpoint:
-        try:
-            endpoint: IStreamServerEndpoint = serverFromString(
-                self._reactor, reloading(listener.description)
-            )
-        except (LookupError, AttributeError):
-            # What Twisted raises for a socket, or a domain, that there is not.
-            if listener.kind != "systemd":
-                raise
-            raise SystemExit(
-                f"ctsd: can't listen on {listener.description}: no such socket came from systemd"
-            ) from None
-        return endpoint
 
     def accept(self) -> None:
         """Let in who has come; until now connections have waited in their sockets' queues."""
@@ -101,21 +87,63 @@ class Listening(Service):
         reading = [door.reload() for site in self._sites for door in site.doors]
         return DeferredList(reading).addCallback(lambda _: None)
 
-    async def stop(self) -> None:
-        """Accept nothing more, and finish the requests in hand."""
-        closing: list[Any] = [
-            # Twisted's port never tells when e.g. its Unix socket was removed by somebody else.
-            maybeDeferred(port.stopListening).addTimeout(self._drain_secs, self._reactor)
-            for port in self._ports
-        ]
-        draining = [site.drain(secs=self._drain_secs) for site in self._sites]
-        self._ports, self._sites = [], []
+    def announce(self) -> None:
+        """Say to balancers and clients that we are about to leave, and go on answering."""
+        for site in self._sites:
+            site.announce()
+
+    async def stop(self, *, drain_secs: float, idle_secs: float) -> None:
+        """
+        Accept nothing more, and finish the requests in hand.
+
+        :param drain_secs: how long these may take.
+        :param idle_secs: how long a client may still ask on a connection that is open.
+        """
+        ports, self._ports = self._ports, []
+        sites, self._sites = self._sites, []
+        closing: list[Any] = []
+        for port in ports:
+            if self._lent is None:
+                # Twisted's port never tells when e.g. its Unix socket was removed by somebody else.
+                stopped = maybeDeferred(port.stopListening)
+                closing.append(stopped.addTimeout(drain_secs, self._reactor))
+            else:
+                # It must go on listening; our descriptor of it ends with our process.
+                port.stopReading()
+        draining = [site.drain(secs=drain_secs, idle_secs=idle_secs) for site in sites]
         await DeferredList([*closing, *draining], consumeErrors=True)
 
 
-def _why(listener: Listener, failure: Failure) -> str:
-    error = failure.value
-    reason = str(error)
+def listen(reactor: Any, listener: Listener, description: str, factory: Any) -> Any:
+    """
+    Listen on an endpoint string at once.
+
+    :param listener: whose it is, or of which it is a part.
+    :return: the port.
+    :raises SystemExit: that is not possible; the message is one line.
+    """
+    listening: list[Any] = []
+    failed: list[Failure] = []
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except (LookupError, AttributeError):
+        # What Twisted raises for a socket, or a domain, that there is not.
+        if listener.kind != "systemd":
+            raise
+        raise cannot_listen(listener, "no such socket came from systemd") from None
+    endpoint.listen(factory).addCallbacks(listening.append, failed.append)
+    if failed:
+        raise cannot_listen(listener, reason_of(failed[0].value))
+    return listening[0]
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why nobody can listen there, in a few words."""
     if isinstance(error, CannotListenError):
-        reason = getattr(error.socketError, "strerror", None) or str(error.socketError)
-    return f"can't listen on {listener.description}: {reason}"
+        return getattr(error.socketError, "strerror", None) or str(error.socketError)
+    return str(error)
+
+
+def cannot_listen(listener: Listener, why: str) -> SystemExit:
+    """The end of a start, in one line."""
+    return SystemExit(f"ctsd: can't listen on {listener.description}: {why}")

@@ -15,6 +15,10 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from zope.interface import Interface, implementer
+
+#: How long an end may take.
+USUAL_END_SECS = 15.0
 
 _MAX_STATUS_CHARS = 200
 
@@ -30,6 +34,34 @@ def _send(address: str, message: bytes) -> None:
         sender.sendto(message, address)
 
 
+class INotifier(Interface):
+    """Whoever started this process, and wants to know how it is. Nothing here ever raises."""
+
+    def startService() -> None:
+        """Begin to say, again and again, that we are alive."""
+
+    def stopService() -> None:
+        """Say no more that we are alive."""
+
+    def ready(status: str = "") -> None:
+        """
+        We do our work: after the start, and after each L{reloading}.
+
+        :param status: in a few words, for people.
+        """
+
+    def reloading() -> None:
+        """We are about to go by another configuration; L{ready} says when that is over."""
+
+    def stopping(secs: float = 0.0) -> None:
+        """
+        We are about to end.
+
+        :param secs: how much longer than usually that may take.
+        """
+
+
+@implementer(INotifier)
 class Notifier(Service):
     """
     Tells the supervisor, if there is one, in a few words how we are; nothing here ever raises.
@@ -45,6 +77,7 @@ class Notifier(Service):
         *,
         clock: IReactorTime,
         environ: Mapping[str, str],
+        alive: Callable[[], bool] = lambda: True,
         pid: int | None = None,
         send: Callable[[str, bytes], None] = _send,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
@@ -52,6 +85,7 @@ class Notifier(Service):
         """
         :param environ: where the supervisor has left its variables; without C{NOTIFY_SOCKET}
             nothing happens.
+        :param alive: asked before that is said.
         :param pid: our own process' id; the watchdog may be meant for another.
         :param send: sends a datagram to an address as C{socket.sendto} knows it, or raises
             C{OSError}.
@@ -59,10 +93,11 @@ class Notifier(Service):
         """
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._interval_secs = _interval_secs(environ, os.getpid() if pid is None else pid)
+        self._alive = alive
         self._send = send
         self._monotonic_ns = monotonic_ns
         self._complained = False
-        self._watchdog = LoopingCall(self._tell, "WATCHDOG=1")
+        self._watchdog = LoopingCall(self._say_alive)
         self._watchdog.clock = clock
 
     def startService(self) -> None:
@@ -78,28 +113,30 @@ class Notifier(Service):
             self._watchdog.stop()
 
     def ready(self, status: str = "") -> None:
-        """
-        We do our work: after the start, and after each L{reloading}.
-
-        :param status: see L{status}.
-        """
+        """See L{INotifier}; C{systemctl status} shows it, as one line of at most 200 characters."""
         self._tell("READY=1", *_status(status))
 
     def reloading(self) -> None:
-        """We are about to read our configuration again; L{ready} says when that is over."""
+        """See L{INotifier}."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_ns() // 1000}")
 
-    def stopping(self) -> None:
-        """We are about to end."""
-        self._tell("STOPPING=1", *_status("stopping"))
+    def stopping(self, secs: float = 0.0) -> None:
+        """See L{INotifier}."""
+        usual = int((USUAL_END_SECS + secs) * 1e6)
+        more = [f"EXTEND_TIMEOUT_USEC={usual}"] if secs else []
+        self._tell("STOPPING=1", *more, *_status("stopping"))
 
     def status(self, text: str) -> None:
         """
-        How we are, for people (C{systemctl status}).
+        How we are, for people.
 
         :param text: it becomes one line of at most 200 characters.
         """
         self._tell(*_status(text))
+
+    def _say_alive(self) -> None:
+        if self._alive():
+            self._tell("WATCHDOG=1")
 
     def _tell(self, *assignments: str) -> None:
         if not self._address or not assignments:

@@ -1,18 +1,23 @@
 """
-`twistd -n ctsd --config FILE` and C{ctsd.tac}: both begin here.
+`twistd -n ctsd --config FILE` and C{ctsd.tac}: both begin here, as do the workers that they start.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from twisted.application.service import IService
 from twisted.python import usage
 
-from ctsd.daemon import Configuration, Daemon
+from ctsd.configuration import Configuration
+from ctsd.daemon import Daemon
 from ctsd.errors import ConfigError
+from ctsd.notify import Notifier
+from ctsd.workers.supervisor import Supervisor
+from ctsd.workers.worker import Worker
 
 
 class Options(usage.Options):
@@ -24,9 +29,9 @@ class Options(usage.Options):
     synopsis = "[--config FILE]"
 
 
-def makeService(options: Mapping[str, Any]) -> Daemon:
+def makeService(options: Mapping[str, Any]) -> IService:
     """
-    The daemon, not started.
+    The daemon, or the supervisor of several workers; not started.
 
     :raises SystemExit: the configuration is wrong; one line says where and how.
     """
@@ -37,4 +42,21 @@ def makeService(options: Mapping[str, Any]) -> Daemon:
         configuration = Configuration.read(Path(path) if path else None, os.environ)
     except ConfigError as error:
         raise SystemExit(f"ctsd: {error}") from None
-    return Daemon(configuration, reactor=reactor)
+
+    def make_notifier(alive: Callable[[], bool] = lambda: True) -> Notifier:
+        return Notifier(clock=reactor, environ=configuration.environ, alive=alive)
+
+    if configuration.settings.workers == 1:
+        return Daemon(configuration, reactor=reactor, notifier=make_notifier())
+    return Supervisor(configuration, reactor=reactor, make_notifier=make_notifier)
+
+
+def run_worker() -> None:
+    """
+    The whole life of a worker's process; see L{ctsd.workers.supervisor}.
+
+    :raises SystemExit: always; its status is the process'.
+    """
+    from twisted.internet import reactor
+
+    raise SystemExit(Worker(reactor=reactor).run())

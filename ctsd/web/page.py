@@ -75,9 +75,12 @@ class Page:
     Answers for the page, for all listeners that have it.
 
     The values in them are JSON, which the script shows as text alone.
+
+    :param process: which of several processes this is; empty when there is one.
     """
 
-    def __init__(self, *, status: IStatus, scans: IScans) -> None:
+    def __init__(self, *, status: IStatus, scans: IScans, process: str = "") -> None:
+        self._process = process
         self._status = status
         self._scans = scans
         static = resources.files("ctsd.web") / "static"
@@ -109,6 +112,7 @@ class Page:
         return _json(
             {
                 "version": ctsd.__version__,
+                "process": self._process,
                 "trouble": self._scans.working(),
                 "searchers": [_searcher(state) for state in self._status.searchers()],
                 "services": [

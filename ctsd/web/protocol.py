@@ -46,6 +46,7 @@ class Protocol:
 
     :ivar too_large: how many bodies were refused for their size.
     :ivar uploads_enabled: whether files may be uploaded.
+    :ivar leaving: whether load balancers are to turn away.
     """
 
     _log = Logger()
@@ -71,6 +72,7 @@ class Protocol:
         self._spool = spool
         self._mint = mint
         self.uploads_enabled = uploads_enabled
+        self.leaving = False
         self._inline_json_bytes = inline_json_bytes
         self._in_thread = in_thread
 
@@ -112,8 +114,8 @@ class Protocol:
         return self._scans.view(service=service, scan_id=scan_id).addCallbacks(_viewed, self.failed)
 
     def ready(self) -> Answer:
-        """For load balancers: whether scans can be answered."""
-        return _NOT_READY if self._scans.working() else _READY
+        """For load balancers: whether scans can be answered, also in a moment."""
+        return _NOT_READY if self.leaving or self._scans.working() else _READY
 
     def post(self, *, service: str, body: bytes | bytearray) -> Answered:
         """Scan the artifact in a JSON body."""

@@ -47,7 +47,7 @@ class CTSSite(Site):
         who comes in. Only a gate knows users.
     :ivar doors: what stands before the site; to be added to before it listens.
     :ivar page: what browsers see here; None: this listener has no page.
-    :ivar draining: whether it is shutting down.
+    :ivar draining: whether every answer is its connection's last.
     :ivar channels: all connections.
     :ivar now: the reactor's seconds, as of the last sweep.
     :ivar date: the C{Date} line of answers.
@@ -144,11 +144,20 @@ class CTSSite(Site):
             if not self.numPorts:
                 self._stop_sweeping()
 
-    def drain(self, *, secs: float) -> Deferred[None]:
+    def announce(self) -> None:
         """
-        Shut down: close connections without a request, answer those in hand with
-        C{Connection: close}.
+        Say that we are about to leave, and go on: not ready, and every answer is the last one of
+        its connection.
+        """
+        self.draining = True
+        self.cts.leaving = True
 
+    def drain(self, *, secs: float, idle_secs: float = 0.0) -> Deferred[None]:
+        """
+        Shut down: every answer is the last one of its connection, and connections without a
+        request are closed.
+
+        :param idle_secs: after how long these are; a client that asks until then is answered.
         :return: fires when every answer has left, or after C{secs}. May be called again: it is
             the same waiting.
         """
@@ -156,13 +165,19 @@ class CTSSite(Site):
             self.draining = True
             self._drained = Deferred()
             self._drain_timeout = self.reactor.callLater(secs, self._fire_drained)
-            for channel in list(self.channels):
-                if channel.phase is Phase.HEAD:
-                    channel.close()
-            self._check_drained()
+            if idle_secs and self.channels:
+                self.reactor.callLater(min(idle_secs, secs), self._close_idle)
+            else:
+                self._close_idle()
         drained: Deferred[None] = Deferred()
         self._drained.chainDeferred(drained)
         return drained
+
+    def _close_idle(self) -> None:
+        for channel in list(self.channels):
+            if channel.phase is Phase.HEAD:
+                channel.close()
+        self._check_drained()
 
     def _check_drained(self) -> None:
         if self.draining and all(channel.phase is Phase.DRAIN for channel in self.channels):

@@ -1,4 +1,7 @@
-"""C{twistd ctsd}, and what ctsd adds to endpoint strings: C{auth:} and C{tls-wrap:}."""
+"""C{twistd ctsd}, and what ctsd adds to endpoint strings: C{auth:} and C{tls-wrap:}.
+
+C{ctsd-lent:} is for workers alone.
+"""
 
 from __future__ import annotations
 
@@ -46,5 +49,19 @@ class _TLSParser:
         return tls_endpoint(reactor, args, kwargs)
 
 
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class _LentParser:
+    """C{ctsd-lent:<descriptor>}: a socket that the supervisor of workers keeps."""
+
+    prefix = "ctsd-lent"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        """The endpoint."""
+        from ctsd.lending import LentEndpoint
+
+        return LentEndpoint(reactor, int(args[0]))
+
+
 auth = _AuthParser()
 tls_wrap = _TLSParser()
+lent = _LentParser()

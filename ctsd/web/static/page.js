@@ -94,7 +94,7 @@ async function refresh() {
       at("searchers").replaceChildren(...json.searchers.map(searcherItem));
       at("services").replaceChildren(...json.services.map(serviceItem));
       offer(json.services);
-      at("version").textContent = json.version;
+      at("version").textContent = [json.version, json.process].filter(Boolean).join(", ");
       if (json.trouble) {
         health("unasked", `Can't answer: ${json.trouble}`);
       } else {

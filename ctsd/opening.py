@@ -1,0 +1,57 @@
+"""What a daemon has to have before it may listen: its directory for itself, and a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ctsd._state_dir import why_unusable
+from ctsd.config import Settings
+from ctsd.errors import ConfigError, StoreError
+from ctsd.sources import make_store
+from ctsd.store.places import is_network_filesystem, lock_state
+from ctsd.store.queued import QueuedVerbs
+
+
+def take_state_dir(settings: Settings) -> int:
+    """
+    Make C{state_dir}, if need be, and lock it.
+
+    :return: the lock's descriptor.
+    :raises SystemExit: it can't be made or used, or another process uses it; one line says so.
+    """
+    directory = settings.state_dir
+    try:
+        for path in (directory, directory / "spool"):
+            _refuse_network(settings, path)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return lock_state(directory)
+        except OSError as error:
+            why = why_unusable(directory) or f"{directory} can't be used: {error.strerror}"
+            raise settings.document.error(("state_dir",), why) from None
+    except ConfigError as error:
+        raise SystemExit(f"ctsd: {error}") from None
+    except StoreError as error:
+        raise SystemExit(f"ctsd: {error.reason}") from None
+
+
+def _refuse_network(settings: Settings, path: Path) -> None:
+    if is_network_filesystem(path):
+        raise settings.document.error(
+            ("state_dir",), f"{path} is on a network file system, where locks do not work"
+        )
+
+
+def open_store(settings: Settings, *, reactor: Any) -> QueuedVerbs:
+    """
+    The store, open and not started. Blocks.
+
+    :raises SystemExit: it can't be had; one line says why.
+    """
+    try:
+        store = make_store(settings, reactor=reactor, alone=True)
+        store.open()
+    except StoreError as error:
+        raise SystemExit(f"ctsd: {error.reason}") from None
+    return store
