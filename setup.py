@@ -20,6 +20,7 @@ setup(
     packages=[
         "ctsd",
         "ctsd.feeds",
+        "ctsd.outbound",
         "ctsd.scanning",
         "ctsd.store",
         "ctsd.web",

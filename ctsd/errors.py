@@ -15,6 +15,7 @@ Everything that goes wrong on purpose, as one tree::
     ├── SearchLater       (searchers) ask me again in a while
     ├── SearchFailed      (searchers) I could not ask
     ├── NotConfigured     (searchers) this searcher is off, and why
+    ├── OutboundError     a server of others could not be asked, or its answer can't be taken
     └── ConfigError       the configuration stops the start
 
 L{ANSWERS} is the one table from an error to its HTTP status; an error that is not in it is a
@@ -121,6 +122,18 @@ class SearchFailed(CTSDError):
 
 class NotConfigured(CTSDError):
     """Raised by a searcher at its start: it is off, and the message says why."""
+
+
+class OutboundError(CTSDError):
+    """
+    A server of others could not be asked, or its answer can't be taken.
+
+    :ivar reason: why, for people; no secrets.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class ConfigError(CTSDError):

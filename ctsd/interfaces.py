@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 
 from ctsd.model import JSON, Artifact, Scan, ScanState, ScanView, Search, Threat
 from ctsd.records import Changes, Finds, Indexed, Matches
+from ctsd.remote import Download, Remote, Reply
 from ctsd.states import SearcherState, SearchState
 
 if TYPE_CHECKING:
@@ -287,6 +288,56 @@ class IRecords(Interface):
 
     def describe() -> str:
         """For people: rows, their date."""
+
+
+class IOutbound(Interface):
+    """
+    Asks servers of others, within limits, and tells nobody a secret.
+
+    Every Deferred may fail with L{ctsd.errors.OutboundError}: there was no whole answer within
+    the time and the size, or a redirect led to where it may not. An answer of any status is no
+    failure. Cancelling a Deferred ends the request.
+    """
+
+    def request(
+        *,
+        remote: Remote,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | bytes | None = None,
+        json: JSON = None,
+        max_bytes: int | None = None,
+        total_secs: float | None = None,
+    ) -> Deferred[Reply]:
+        """
+        Ask, and have the answer in memory. Redirects are followed for C{GET} and C{HEAD} alone.
+
+        :param headers: beside the remote's own; sent to other hosts, too: no secrets.
+        :param params: are added to the address' query; gone after a redirect to another host.
+        :param data: a form, or a body as it is.
+        :param max_bytes: a larger answer is a failure; C{outbound.max_bytes} without it.
+        :param total_secs: from now to the whole answer; C{outbound.total_secs} without it.
+        """
+
+    def download(
+        *,
+        remote: Remote,
+        into: Path,
+        headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        total_secs: float | None = None,
+    ) -> Deferred[Download]:
+        """
+        Ask for a file, and have it on the disk, not in memory: as it was sent, still compressed
+        when the server compressed it. It waits while another download from the same host runs.
+
+        :param into: a file that is not there yet. It is there, and fsynced, when this fires with
+            status 200; in every other case it is not.
+        :param headers: as for L{request}.
+        :param max_bytes: a larger file is a failure; C{outbound.download_max_bytes} without it.
+        :param total_secs: from the first byte sent; C{outbound.download_secs} without it.
+        """
 
 
 class ISpool(Interface):
