@@ -24,6 +24,7 @@ setup(
         "ctsd.scanning",
         "ctsd.store",
         "ctsd.web",
+        "ctsd.workers",
         "searchers",
         "twisted.plugins",
     ],
