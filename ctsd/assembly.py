@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,9 @@ from ctsd.interfaces import IStore
 from ctsd.scan_ids import ScanIds
 from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.following import Following
 from ctsd.scanning.isolation import ChildSearches
+from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
@@ -26,6 +27,10 @@ from ctsd.scanning.upkeep import Upkeep
 from ctsd.scanning.views import Views
 from ctsd.spool import Spool
 from ctsd.web.limits import WebLimits
+
+#: After how long without a word a node is taken for dead: within 15 s, with the time in which the
+#: others notice, its searches are theirs.
+NODE_LEASE_SECS = 12.0
 
 #: How much of the newest answers is kept in memory.
 RECENT_MAX_BYTES = 32 * 2**20
@@ -53,6 +58,9 @@ def assemble(
     threads: int,
     log_values: bool,
     environment: Mapping[str, str],
+    node: str = "ctsd",
+    node_lease_secs: float = NODE_LEASE_SECS,
+    shared: bool = False,
 ) -> Scanning:
     """
     Everything that works on scans, not started.
@@ -61,8 +69,10 @@ def assemble(
     :param threads: for searchers that block.
     :param log_values: whether the log shows artifacts' values.
     :param environment: of child processes.
+    :param node: what this process is called among those that use the store.
+    :param node_lease_secs: see L{Membership}.
+    :param shared: whether others may use the store, see L{FirstAnswers}.
     """
-    holder = uuid.uuid4().hex
     ids = ScanIds(store.secret())
     flight = Flight()
     recent = RecentViews(max_bytes=RECENT_MAX_BYTES)
@@ -72,14 +82,15 @@ def assemble(
         threads=DaemonThreads(reactor=reactor, max_threads=threads),
         run_alone=ChildSearches(reactor=reactor, environment=environment),
     )
+    membership = Membership(clock=reactor, store=store, name=node, lease_secs=node_lease_secs)
     views = Views(
         clock=reactor,
         store=store,
-        flight=flight,
         recent=recent,
         reliability=reliability,
         rules=rules,
     )
+    following = Following(clock=reactor, store=store, views=views, rules=rules)
     promises = Promises(
         clock=reactor,
         store=store,
@@ -91,7 +102,8 @@ def assemble(
         recent=recent,
         reliability=reliability,
         rules=rules,
-        holder=holder,
+        membership=membership,
+        following=following,
     )
     upkeep = Upkeep(
         clock=reactor,
@@ -99,7 +111,7 @@ def assemble(
         flight=flight,
         promises=promises,
         spool=spool,
-        holder=holder,
+        membership=membership,
         rules=rules,
     )
     first_answers = FirstAnswers(
@@ -113,6 +125,8 @@ def assemble(
         flight=flight,
         promises=promises,
         recent=recent,
+        following=following,
+        shared=shared,
     )
     scanner = Scanner(
         clock=reactor,
@@ -124,6 +138,8 @@ def assemble(
         first_answers=first_answers,
         upkeep=upkeep,
         recent=recent,
+        membership=membership,
+        following=following,
     )
     return Scanning(
         scanner=scanner,

@@ -103,8 +103,15 @@ class IScanStore(IStoreTime):
         Returns at once and never fails: what can't be written is counted and logged.
         """
 
-    def promise(*, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[None]:
-        """Write an OPEN scan with all its searches; fires when it would survive a power loss."""
+    def promise(*, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[Scan | None]:
+        """
+        Write an OPEN scan with all its searches, unless an OPEN scan of the same service and
+        digest is there.
+
+        :return: fires, when that would survive a power loss, with the scan to go by: this one or
+            the equal one that was there first; with None, and nothing is written, when a search
+            of it is held by what is no node (any more).
+        """
 
     def load(*, scan_id: str) -> Deferred[Scan | None]:
         """One scan with its searches."""
@@ -112,29 +119,48 @@ class IScanStore(IStoreTime):
     def find(*, service: str, digest: bytes) -> Deferred[Scan | None]:
         """The newest OPEN or INCOMPLETE scan of this service for this digest."""
 
-    def unfinished() -> Deferred[set[tuple[str, bytes]]]:
-        """(service, digest) of every OPEN or INCOMPLETE scan, without the empty digests."""
-
-    def take_over(*, holder: str) -> Deferred[int]:
+    def unfinished(*, since: float = 0.0) -> Deferred[set[tuple[str, bytes]]]:
         """
-        At the start, on one machine: every search that another holder was running is nobody's
-        again, due now, and counts one takeover more. Fires with how many there were.
+        (service, digest) of every OPEN or INCOMPLETE scan, without the empty digests.
+
+        :param since: leaves out those that were created before.
         """
 
-    def hold(*, scan_id: str, searcher: str, holder: str) -> Deferred[None]:
-        """Before a promised search runs (again): write who runs it. Survives a power loss."""
+    def hold(*, scan_ids: Sequence[str], holder: str) -> Deferred[list[Scan]]:
+        """
+        Give a node what is due in these OPEN scans. A scan that another node works on is left to
+        that one: whoever works on a scan knows all of it.
+
+        :return: fires, durably, with those of them that are the node's to work on, as they are
+            now: C{holder} holds searches of them, or their deadline has passed.
+        """
 
     def record(
-        *, scan_id: str, search: Search, state: ScanState, finds: Sequence[Finds] = ()
-    ) -> Deferred[None]:
+        *,
+        scan_id: str,
+        search: Search,
+        state: ScanState,
+        holder: str,
+        finds: Sequence[Finds] = (),
+    ) -> Deferred[bool]:
         """
         Write one searcher's newest part, the scan's state and what was found, at once.
 
-        When C{state} is not OPEN, the artifact of a COMPLETE scan is dropped.
+        When C{state} is not OPEN, nobody holds anything of the scan any more, and the artifact of
+        a COMPLETE one is dropped.
+
+        :return: fires with False, and nothing is changed, when the scan is not OPEN or C{holder}
+            does not hold that search (any more): its node was taken for dead, and another one may
+            hold it. Of a password's scan nothing is held.
         """
 
-    def end(*, scan_id: str, state: ScanState) -> Deferred[None]:
-        """Write only a scan's state: its deadline passed, or what waits is not required."""
+    def end(*, scan_id: str, state: ScanState, holder: str) -> Deferred[bool]:
+        """
+        Write only a scan's state: its deadline passed, or what waits is not required.
+
+        :return: fires with False, and nothing is changed, when it is not OPEN or another node
+            works on it.
+        """
 
     def reopen(*, scan_id: str, deadline: float) -> Deferred[Scan | None]:
         """
@@ -143,10 +169,16 @@ class IScanStore(IStoreTime):
         :return: fires with the scan; None when it is not there or not INCOMPLETE.
         """
 
-    def due(*, now: float, limit: int) -> Deferred[list[Scan]]:
+    def due(*, now: float, holder: str, limit: int) -> Deferred[list[Scan]]:
         """
         OPEN scans with a search that nobody holds and whose C{due} has come, and OPEN scans whose
-        deadline has passed; the longest waiting first.
+        deadline has passed; the longest waiting first; none that another node works on.
+        """
+
+    def changed(*, scan_id: str) -> Deferred[None]:
+        """
+        Fires when another process tells that a scan has changed. It may never fire: not every
+        store has a way to tell, and what is told may be lost. Cancel it to stop waiting.
         """
 
     def files() -> Deferred[set[Path]]:
@@ -159,6 +191,45 @@ class IScanStore(IStoreTime):
 
         :return: fires with how many rows went.
         """
+
+
+class INodeStore(IStoreTime):
+    """
+    The processes that use a store, each a node: whatever a search is held by is one of them.
+
+    A node has a name, and an epoch that is new with every registration; both are in C{holder}, by
+    which all other verbs know it. Who was struck off, because it was not heard of in time, holds
+    nothing any more; it may register again.
+
+    Every Deferred may fail with L{ctsd.errors.StoreError}.
+    """
+
+    def register(*, name: str, secs: float) -> Deferred[str]:
+        """
+        Begin a new epoch. What the name's earlier epoch still held is taken over, see
+        L{take_over}.
+
+        :param secs: after how long without a word it may be taken for dead, in store time.
+        :return: fires with the holder.
+        """
+
+    def beat(*, holder: str, secs: float) -> Deferred[bool]:
+        """Say that the node lives; fires with False when it was struck off."""
+
+    def take_over(*, holder: str) -> Deferred[int]:
+        """
+        Strike off other nodes that were not heard of in time. What they held in OPEN scans is
+        nobody's, due now, and counts one takeover more; fires with how many searches that were.
+        """
+
+    def held(*, holder: str) -> Deferred[set[tuple[str, str]]]:
+        """Scan id and searcher of all that a node holds."""
+
+    def let_go(*, searches: Sequence[tuple[str, str]], holder: str) -> Deferred[None]:
+        """What of these the node holds is nobody's, due now; no takeover is counted."""
+
+    def leave(*, holder: str) -> Deferred[None]:
+        """At the end: let go of everything, and be no node any more."""
 
 
 class IThreatStore(IStoreTime):
@@ -255,7 +326,7 @@ class IShared(IStoreTime):
         """Forget a key."""
 
 
-class IStore(IScanStore, IThreatStore, IShared):
+class IStore(IScanStore, INodeStore, IThreatStore, IShared):
     """All of it: one object, one database. It is also an C{IService}."""
 
 

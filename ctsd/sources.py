@@ -71,7 +71,7 @@ def make_store(settings: Settings, *, reactor: Any, alone: bool = False) -> Queu
         max_bytes=settings.store.max_bytes,
         retention_secs=settings.retention_days * 86400,
         threat_secs=settings.store.threat_days * 86400,
-        alone=alone,
+        warn=alone,
     )
 
 

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import IScanStore, IShared, IStore, IThreatStore
+from ctsd.interfaces import INodeStore, IScanStore, IShared, IStore, IThreatStore
 from ctsd.model import (
     NOTHING,
     PASSWORD,
@@ -144,6 +144,19 @@ class _Suite:
             return raised
         raise AssertionError(f"{error.__name__} expected, got {result!r}")
 
+    async def node(self, name: str = "me", secs: float = 10.0) -> str:
+        """A new node's holder."""
+        holder: str = await self.store.register(name=name, secs=secs)
+        return holder
+
+    async def held(self, whole: Scan, name: str = "me") -> tuple[str, Scan]:
+        """A promised scan whose first search a new node runs; the node and the scan."""
+        holder = await self.node(name)
+        first, *others = whole.searches
+        running = evolve(whole, searches=(evolve(first, holder=holder, due=None), *others))
+        await self.store.promise(scan=running)
+        return holder, running
+
     async def all_threats(self) -> list[Threat]:
         """Everything in the local database."""
         found: list[Threat] = await self.store.threats()
@@ -159,7 +172,7 @@ class ScanSuite(_Suite):
 
     def test_provides(self) -> None:
         """The store has every verb of its interfaces."""
-        for interface in (IStore, IScanStore, IThreatStore, IShared):
+        for interface in (IStore, IScanStore, INodeStore, IThreatStore, IShared):
             self.assertTrue(verifyObject(interface, self.store))
 
     def test_secret(self) -> None:
@@ -170,14 +183,18 @@ class ScanSuite(_Suite):
     async def test_unknown(self) -> None:
         """A scan that nobody wrote is not there, and nothing that is written to it makes one."""
         self.assertIsNone(await self.store.load(scan_id="0" * 32))
-        await self.store.hold(scan_id="0" * 32, searcher="one", holder="me")
-        await self.store.end(scan_id="0" * 32, state=ScanState.COMPLETE)
-        await self.store.record(
+        me = await self.node()
+        self.assertEqual(await self.store.hold(scan_ids=["0" * 32], holder=me), [])
+        ended = self.store.end(scan_id="0" * 32, state=ScanState.COMPLETE, holder=me)
+        self.assertFalse(await ended)
+        recorded = self.store.record(
             scan_id="0" * 32,
             search=Search(searcher="one"),
             state=ScanState.OPEN,
+            holder=me,
             finds=finds(threat()),
         )
+        self.assertFalse(await recorded)
         self.assertIsNone(await self.store.load(scan_id="0" * 32))
         self.assertIsNone(await self.store.reopen(scan_id="0" * 32, deadline=START))
         self.assertEqual(await self.names(), [])
@@ -221,7 +238,7 @@ class ScanSuite(_Suite):
         )
         searches = (
             Search(searcher="z", outcome=FAILED, tries=3, due=START + 0.25, takeovers=1, deaths=2),
-            Search(searcher="a", outcome=LATER, holder="me"),
+            Search(searcher="a", outcome=LATER, holder=await self.node()),
             Search(searcher="m", outcome=FOUND),
             Search(searcher="b", outcome=NOTHING),
             Search(searcher="c"),
@@ -234,68 +251,98 @@ class ScanSuite(_Suite):
 
     async def test_promise_twice(self) -> None:
         """A promise that is made again changes nothing: the first one may have been kept."""
-        await self.store.promise(scan=scan())
+        me, whole = await self.held(scan())
         await self.store.record(
-            scan_id=scan().id, search=Search(searcher="one", outcome=FOUND), state=ScanState.OPEN
+            scan_id=whole.id,
+            search=Search(searcher="one", outcome=FOUND),
+            state=ScanState.OPEN,
+            holder=me,
         )
-        before = await self.store.load(scan_id=scan().id)
-        await self.store.promise(scan=scan())
-        self.assertEqual(await self.store.load(scan_id=scan().id), before)
+        before = await self.store.load(scan_id=whole.id)
+        self.assertEqual(await self.store.promise(scan=whole), before)
+        self.assertEqual(await self.store.load(scan_id=whole.id), before)
+
+    async def test_promise_equal(self) -> None:
+        """Of equal scans of one service one is written: the others learn which."""
+        digest = b"d" * 16
+        first = scan(1, digest=digest)
+        self.assertEqual(await self.store.promise(scan=first), first)
+        second = scan(2, digest=digest)
+        self.assertEqual(await self.store.promise(scan=second, finds=finds(threat())), first)
+        self.assertIsNone(await self.store.load(scan_id=second.id))
+        self.assertEqual(await self.names(), [])
+        other = scan(3, digest=digest, service="other")
+        self.assertEqual(await self.store.promise(scan=other), other)
+        await self.store.end(scan_id=first.id, state=ScanState.INCOMPLETE, holder="")
+        self.assertEqual(await self.store.promise(scan=second), second)
+
+    async def test_promise_of_nobody(self) -> None:
+        """A scan is not written in the name of what is no node."""
+        whole = scan(searches=(Search(searcher="one", holder="nobody#1"), Search(searcher="two")))
+        self.assertIsNone(await self.store.promise(scan=whole, finds=finds(threat())))
+        self.assertIsNone(await self.store.load(scan_id=whole.id))
+        self.assertEqual(await self.names(), [])
 
     async def test_record(self) -> None:
         """What one searcher made of a scan replaces what it had made of it, and nothing else."""
-        whole = scan()
-        await self.store.promise(scan=whole)
+        me, whole = await self.held(scan())
         mine = Search(searcher="one", outcome=FAILED, tries=1, due=START + 90)
-        await self.store.record(scan_id=whole.id, search=mine, state=ScanState.OPEN)
-        self.assertEqual(
-            (await self.store.load(scan_id=whole.id)).searches, (mine, whole.searches[1])
+        recorded = self.store.record(
+            scan_id=whole.id, search=mine, state=ScanState.OPEN, holder=me, finds=finds(threat())
         )
-        new = Search(searcher="three", outcome=NOTHING, tries=1)
-        await self.store.record(scan_id=whole.id, search=new, state=ScanState.OPEN)
+        self.assertTrue(await recorded)
         read = await self.store.load(scan_id=whole.id)
-        self.assertEqual(read, evolve(whole, searches=(mine, whole.searches[1], new)))
+        self.assertEqual(read, evolve(whole, searches=(mine, whole.searches[1])))
+        self.assertEqual(await self.names(), ["Botnet"])
 
     async def test_record_last(self) -> None:
         """When the last searcher has answered, the artifact is gone and the hits are there."""
-        whole = scan(
-            artifact=Artifact(
-                "file.content",
-                "x",
-                File(path=Path("/f"), name="f", size=0, md5="", sha1="", sha256=""),
+        me, whole = await self.held(
+            scan(
+                artifact=Artifact(
+                    "file.content",
+                    "x",
+                    File(path=Path("/f"), name="f", size=0, md5="", sha1="", sha256=""),
+                )
             )
         )
-        await self.store.promise(scan=whole)
         done = Search(searcher="one", outcome=FOUND, tries=1)
-        await self.store.record(
-            scan_id=whole.id, search=done, state=ScanState.COMPLETE, finds=finds(threat())
+        recorded = self.store.record(
+            scan_id=whole.id,
+            search=done,
+            state=ScanState.COMPLETE,
+            holder=me,
+            finds=finds(threat()),
         )
+        self.assertTrue(await recorded)
         read = await self.store.load(scan_id=whole.id)
         self.assertIsNone(read.artifact)
         self.assertEqual(read.state, ScanState.COMPLETE)
+        self.assertEqual([each.holder for each in read.searches], ["", ""])
         self.assertEqual(read.searches[0], done)
         self.assertEqual(await self.store.files(), set())
         self.assertEqual(await self.store.unfinished(), set())
         self.assertEqual(await self.names(), ["Botnet"])
 
     async def test_record_late(self) -> None:
-        """An optional searcher may answer after the scan has ended in its first answer."""
-        whole = ended_scan(artifact=None)
-        self.store.remember(scan=whole)
-        await self.fixture.written()
-        late = Search(searcher="three", outcome=FOUND, tries=1)
-        await self.store.record(scan_id=whole.id, search=late, state=ScanState.COMPLETE)
-        self.assertEqual(
-            await self.store.load(scan_id=whole.id),
-            evolve(whole, searches=(*whole.searches, late)),
-        )
+        """What comes after the end changes nothing: that answer has been given."""
+        me, whole = await self.held(scan())
+        await self.store.end(scan_id=whole.id, state=ScanState.COMPLETE, holder=me)
+        before = await self.store.load(scan_id=whole.id)
+        late = Search(searcher="one", outcome=FOUND, tries=1)
+        for state in (ScanState.OPEN, ScanState.COMPLETE):
+            recorded = self.store.record(
+                scan_id=whole.id, search=late, state=state, holder=me, finds=finds(threat())
+            )
+            self.assertFalse(await recorded)
+        self.assertEqual(await self.store.load(scan_id=whole.id), before)
+        self.assertEqual(await self.names(), [])
 
     async def test_find(self) -> None:
         """The newest unfinished scan of a service for a digest is found; no other is."""
         digest = b"d" * 16
-        await self.store.promise(scan=scan(1, digest=digest))
         await self.store.promise(scan=scan(3, digest=digest, state=ScanState.INCOMPLETE))
-        await self.store.promise(scan=scan(2, digest=digest))
+        await self.store.promise(scan=scan(1, digest=digest))
         await self.store.promise(scan=scan(4, digest=digest, service="other"))
         await self.store.promise(scan=scan(5))
         self.store.remember(scan=ended_scan(6, digest=digest))
@@ -307,40 +354,10 @@ class ScanSuite(_Suite):
             await self.store.unfinished(),
             {("", digest), ("other", digest), ("", scan(5).digest)},
         )
-
-    async def test_take_over(self) -> None:
-        """After a start, what other holders ran is nobody's, due now, and counted."""
-        await self.store.promise(scan=scan(1, searches=(Search(searcher="one", holder="dead"),)))
-        mine = scan(2, searches=(Search(searcher="one", holder="me"), Search(searcher="two")))
-        await self.store.promise(scan=mine)
-        await self.store.promise(scan=scan(3, searches=(Search(searcher="a", holder="older"),)))
-        self.assertEqual(await self.store.due(now=START, limit=9), [])
-        self.fixture.advance(1)
-        self.assertEqual(await self.store.take_over(holder="me"), 2)
         self.assertEqual(
-            (await self.store.load(scan_id=scan(1).id)).searches,
-            (Search(searcher="one", due=START + 1, takeovers=1),),
+            await self.store.unfinished(since=START + 4),
+            {("other", digest), ("", scan(5).digest)},
         )
-        self.assertEqual(await self.store.load(scan_id=mine.id), mine)
-        due = await self.store.due(now=START + 1, limit=9)
-        self.assertEqual([each.id for each in due], [scan(1).id, scan(3).id])
-        self.assertEqual(await self.store.take_over(holder="me"), 0)
-
-    async def test_take_over_ended(self) -> None:
-        """A scan whose deadline has passed is not taken over."""
-        await self.store.promise(scan=scan(1, searches=(Search(searcher="one", holder="dead"),)))
-        await self.store.end(scan_id=scan(1).id, state=ScanState.INCOMPLETE)
-        self.assertEqual(await self.store.take_over(holder="me"), 0)
-
-    async def test_hold(self) -> None:
-        """A search that somebody runs is not due; it is again when nobody does."""
-        await self.store.promise(scan=scan(searches=(Search(searcher="one", due=START),)))
-        await self.store.hold(scan_id=scan().id, searcher="one", holder="me")
-        self.assertEqual((await self.store.load(scan_id=scan().id)).searches[0].holder, "me")
-        self.assertEqual(await self.store.due(now=START + 5, limit=9), [])
-        self.assertEqual(len(await self.store.due(now=START + DAY, limit=9)), 1)
-        await self.store.hold(scan_id=scan().id, searcher="one", holder="")
-        self.assertEqual(len(await self.store.due(now=START + 5, limit=9)), 1)
 
     async def test_due(self) -> None:
         """Scans come when a search is due or their deadline has passed, longest waiting first."""
@@ -352,7 +369,7 @@ class ScanSuite(_Suite):
         await self.store.promise(scan=scan(5, state=ScanState.INCOMPLETE))
 
         async def due(secs: float, limit: int = 9) -> list[str]:
-            scans = await self.store.due(now=START + secs, limit=limit)
+            scans = await self.store.due(now=START + secs, holder="", limit=limit)
             return [each.id[-1] for each in scans]
 
         self.assertEqual(await due(9.9), [])
@@ -360,41 +377,50 @@ class ScanSuite(_Suite):
         self.assertEqual(await due(30), ["3", "1", "2"])
         self.assertEqual(await due(30, 2), ["3", "1"])
         self.assertEqual(
-            (await self.store.due(now=START + 10, limit=1))[0].searches[0].due, START + 10
+            (await self.store.due(now=START + 10, holder="", limit=1))[0].searches[0].due,
+            START + 10,
         )
+        me = await self.node()
+        self.fixture.advance(10)
+        await self.store.hold(scan_ids=[scan(3).id], holder=me)
         await self.store.record(
             scan_id=scan(3).id,
             search=Search(searcher="one", outcome=FAILED, due=START + 40),
             state=ScanState.OPEN,
+            holder=me,
         )
         self.assertEqual(await due(39), ["1", "2"])
         late = (Search(searcher="one", due=START + 99),)
         await self.store.promise(scan=scan(6, searches=late, deadline=START + 35))
         self.assertEqual(await due(35), ["1", "2", "6"])
-        await self.store.end(scan_id=scan(6).id, state=ScanState.COMPLETE)
+        await self.store.end(scan_id=scan(6).id, state=ScanState.COMPLETE, holder="")
         self.assertEqual(await due(40), ["1", "2", "3"])
 
     async def test_end(self) -> None:
         """A scan whose deadline has passed keeps its artifact, for it may be opened again."""
         await self.store.promise(scan=scan(1))
-        await self.store.end(scan_id=scan(1).id, state=ScanState.INCOMPLETE)
+        await self.store.end(scan_id=scan(1).id, state=ScanState.INCOMPLETE, holder="")
         self.assertEqual(
             await self.store.load(scan_id=scan(1).id), scan(1, state=ScanState.INCOMPLETE)
         )
-        self.assertEqual(await self.store.due(now=START + 9 * DAY, limit=9), [])
-        await self.store.end(scan_id=scan(1).id, state=ScanState.COMPLETE)
-        self.assertIsNone((await self.store.load(scan_id=scan(1).id)).artifact)
-        self.assertEqual(await self.store.unfinished(), set())
+        self.assertEqual(await self.store.due(now=START + 9 * DAY, holder="", limit=9), [])
+        ended = self.store.end(scan_id=scan(1).id, state=ScanState.COMPLETE, holder="")
+        self.assertFalse(await ended)
+        self.assertEqual(await self.store.unfinished(), {("", scan(1).digest)})
+        await self.store.promise(scan=scan(2))
+        await self.store.end(scan_id=scan(2).id, state=ScanState.COMPLETE, holder="")
+        self.assertIsNone((await self.store.load(scan_id=scan(2).id)).artifact)
+        self.assertEqual(await self.store.unfinished(), {("", scan(1).digest)})
 
     async def test_reopen(self) -> None:
         """A scan that ended incomplete goes on: good outcomes stay, the others are due."""
         good = Search(searcher="one", outcome=FOUND, tries=1)
         nothing = Search(searcher="two", outcome=NOTHING, tries=1)
-        bad = Search(searcher="three", outcome=FAILED, tries=4, due=START + 9, holder="dead")
+        bad = Search(searcher="three", outcome=FAILED, tries=4, due=START + 9)
         whole = scan(searches=(good, bad, nothing, Search(searcher="four")))
         await self.store.promise(scan=whole)
         self.assertIsNone(await self.store.reopen(scan_id=whole.id, deadline=START + 3 * DAY))
-        await self.store.end(scan_id=whole.id, state=ScanState.INCOMPLETE)
+        await self.store.end(scan_id=whole.id, state=ScanState.INCOMPLETE, holder="")
         self.fixture.advance(100)
         opened = await self.store.reopen(scan_id=whole.id, deadline=START + 3 * DAY)
         self.assertEqual(
@@ -404,15 +430,15 @@ class ScanSuite(_Suite):
                 deadline=START + 3 * DAY,
                 searches=(
                     good,
-                    evolve(bad, due=START + 100, holder=""),
+                    evolve(bad, due=START + 100),
                     nothing,
                     Search(searcher="four", due=START + 100),
                 ),
             ),
         )
         self.assertEqual(await self.store.load(scan_id=whole.id), opened)
-        self.assertEqual(await self.store.due(now=START + 100, limit=9), [opened])
-        await self.store.end(scan_id=whole.id, state=ScanState.COMPLETE)
+        self.assertEqual(await self.store.due(now=START + 100, holder="", limit=9), [opened])
+        await self.store.end(scan_id=whole.id, state=ScanState.COMPLETE, holder="")
         self.assertIsNone(await self.store.reopen(scan_id=whole.id, deadline=START + 3 * DAY))
 
     async def test_password(self) -> None:
@@ -436,6 +462,7 @@ class ScanSuite(_Suite):
             scan_id=scan(1).id,
             search=searches[0],
             state=ScanState.OPEN,
+            holder="",
             finds=finds(threat()),
         )
         kept = await self.store.load(scan_id=scan(2).id)
@@ -447,8 +474,8 @@ class ScanSuite(_Suite):
         self.assertEqual(await self.names(), [])
         self.assertEqual(await self.store.unfinished(), set())
         self.assertIsNone(await self.store.find(service="", digest=b""))
-        self.assertEqual(len(await self.store.due(now=START + DAY, limit=9)), 2)
-        await self.store.end(scan_id=scan(1).id, state=ScanState.INCOMPLETE)
+        self.assertEqual(len(await self.store.due(now=START + DAY, holder="", limit=9)), 2)
+        await self.store.end(scan_id=scan(1).id, state=ScanState.INCOMPLETE, holder="")
         self.assertIsNone(await self.store.reopen(scan_id=scan(1).id, deadline=START + DAY))
 
     async def test_nasty_values(self) -> None:
@@ -1144,15 +1171,25 @@ class BrokenSuite(_Suite):
             ("load", {"scan_id": scan_id}),
             ("find", {"service": "", "digest": b"d"}),
             ("unfinished", {}),
+            ("register", {"name": "n", "secs": 1}),
+            ("beat", {"holder": "me", "secs": 1}),
             ("take_over", {"holder": "me"}),
-            ("hold", {"scan_id": scan_id, "searcher": "one", "holder": "me"}),
+            ("held", {"holder": "me"}),
+            ("let_go", {"searches": [(scan_id, "one")], "holder": "me"}),
+            ("leave", {"holder": "me"}),
+            ("hold", {"scan_ids": [scan_id], "holder": "me"}),
             (
                 "record",
-                {"scan_id": scan_id, "search": Search(searcher="one"), "state": ScanState.OPEN},
+                {
+                    "scan_id": scan_id,
+                    "search": Search(searcher="one"),
+                    "state": ScanState.OPEN,
+                    "holder": "me",
+                },
             ),
-            ("end", {"scan_id": scan_id, "state": ScanState.COMPLETE}),
+            ("end", {"scan_id": scan_id, "state": ScanState.COMPLETE, "holder": "me"}),
             ("reopen", {"scan_id": scan_id, "deadline": START}),
-            ("due", {"now": START, "limit": 1}),
+            ("due", {"now": START, "holder": "", "limit": 1}),
             ("files", {}),
             ("age", {"now": START}),
             ("add", {"threats": [threat()]}),
@@ -1176,7 +1213,7 @@ class BrokenSuite(_Suite):
     async def test_every_verb(self) -> None:
         """Every verb fails with a StoreError whose cause is the driver's own error."""
         verbs = self.verbs()
-        tested = {name for name, _ in verbs} | {"now", "secret", "full", "remember"}
+        tested = {name for name, _ in verbs} | {"now", "secret", "full", "remember", "changed"}
         self.assertEqual(tested, set(IStore.names(all=True)))
         self.fixture.ruin()
         for name, arguments in verbs:

@@ -38,6 +38,8 @@ from ctsd.model import (
 from ctsd.scan_ids import ScanIds
 from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.following import Following
+from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
@@ -81,8 +83,9 @@ class House:
         store: MemoryStore,
         searchers: dict[str, Iterable[BaseArtifactSearch | Source]],
         *,
-        holder: str = "first",
+        node: str = "node",
         start: bool = True,
+        shared: bool = False,
         **limits: Any,
     ) -> None:
         self.clock, self.store = clock, store
@@ -102,14 +105,15 @@ class House:
         self.flight = Flight()
         self.recent = RecentViews(max_bytes=10_000)
         scan_log = ScanLog(clock=clock)
+        self.membership = Membership(clock=clock, store=store, name=node, lease_secs=12.0)
         views = Views(
             clock=clock,
             store=store,
-            flight=self.flight,
             recent=self.recent,
             reliability=reliability,
             rules=rules,
         )
+        following = Following(clock=clock, store=store, views=views, rules=rules)
         self.promises = Promises(
             clock=clock,
             store=store,
@@ -121,7 +125,8 @@ class House:
             recent=self.recent,
             reliability=reliability,
             rules=rules,
-            holder=holder,
+            membership=self.membership,
+            following=following,
         )
         self.upkeep = Upkeep(
             clock=clock,
@@ -129,7 +134,7 @@ class House:
             flight=self.flight,
             promises=self.promises,
             spool=self.spool,  # type: ignore[arg-type]
-            holder=holder,
+            membership=self.membership,
             rules=rules,
         )
         first_answers = FirstAnswers(
@@ -143,6 +148,8 @@ class House:
             flight=self.flight,
             promises=self.promises,
             recent=self.recent,
+            following=following,
+            shared=shared,
         )
         self.scanner = Scanner(
             clock=clock,
@@ -154,6 +161,8 @@ class House:
             first_answers=first_answers,
             upkeep=self.upkeep,
             recent=self.recent,
+            membership=self.membership,
+            following=following,
         )
         if start:
             self.upkeep.startService()
@@ -226,7 +235,7 @@ class FirstAnswerTests(ScanTestCase):
         self.assertTrue(view.finished)
         self.assertEqual(len(view.hits), 1)
         self.assertEqual(self.successResultOf(house.view(view.id)), view)
-        other = self.make_house({"": []}, holder="second")
+        other = self.make_house({"": []})
         self.assertEqual(self.successResultOf(other.view(view.id)), view)
 
     def test_in_time(self) -> None:
@@ -343,7 +352,7 @@ class FirstAnswerTests(ScanTestCase):
     def test_store_is_slow(self) -> None:
         """A promise that is not written in time is no answer; it is kept all the same."""
         written: Deferred[None] = Deferred()
-        self.store.promise = lambda **_: written  # type: ignore[method-assign]
+        self.store.promise = lambda scan, **_: written.addCallback(lambda _: scan)  # type: ignore
         answer, joined = self.house.submit(), self.house.submit()
         self.clock.advance(1)
         self.assertNoResult(answer)
@@ -357,7 +366,7 @@ class FirstAnswerTests(ScanTestCase):
         """A full store takes no promises, but answers what needs none."""
         self.store.full = lambda: "full"  # type: ignore[method-assign]
         self.assertEqual(self.house.scanner.working(), "full")
-        house = self.make_house({"": [self.local]}, holder="second")
+        house = self.make_house({"": [self.local]})
         self.assertTrue(self.successResultOf(house.submit()).finished)
         answer = self.house.submit(Artifact("net.ip", "10.9.9.9"))
         self.clock.advance(1)
@@ -482,7 +491,7 @@ class RestartTests(ScanTestCase):
     def restarted(self, **more: Any) -> House:
         """The process dies without a word; another one starts on its store."""
         self.told._answers.clear()
-        self.house = self.make_house(holder=more.pop("holder", "second"), **more)
+        self.house = self.make_house(**more)
         self.clock.advance(0)
         return self.house
 
@@ -505,10 +514,10 @@ class RestartTests(ScanTestCase):
     def test_suspect(self) -> None:
         """From the second takeover a search runs alone; two deaths there are its end."""
         view = self.promised()
-        self.restarted(holder="second")
+        self.restarted()
         self.clock.pump([1] * 2)
         self.assertEqual(len(self.told.asked), 2)
-        house = self.restarted(holder="third", start=False)
+        house = self.restarted(start=False)
         house.alone_answer = Answered(Outcome(Ended.FAILED, reason="its process died"), died=True)
         house.upkeep.startService()
         self.clock.pump([1] * int(5 * FIRST_RETRY_SECS))
@@ -519,9 +528,9 @@ class RestartTests(ScanTestCase):
     def test_graceful_stop_blames_nobody(self) -> None:
         """A stop lets go of what runs: the next process does not suspect it."""
         self.promised()
-        for holder in ("second", "third", "fourth"):
+        for _ in range(3):
             self.successResultOf(self.house.upkeep.stopService())
-            self.restarted(holder=holder)
+            self.restarted()
             self.clock.pump([1] * 2)
         self.assertEqual(self.house.alone, [])
         self.assertEqual(len(self.told.asked), 4)
@@ -529,7 +538,7 @@ class RestartTests(ScanTestCase):
     def test_searcher_is_gone(self) -> None:
         """A searcher that is no longer configured could not be asked: that is not "nothing"."""
         view = self.promised()
-        house = self.make_house({"": [self.local]}, holder="second")
+        house = self.make_house({"": [self.local]})
         self.clock.pump([1] * 3)
         self.assertIn("told", self.failureResultOf(house.view(view.id), LostScan).value.reason)
 
@@ -548,11 +557,11 @@ class RestartTests(ScanTestCase):
 
     def test_store_comes_late(self) -> None:
         """A store that does not work at the start is tried again, and said to be away."""
-        take_over = self.store.take_over
-        self.store.take_over = lambda **_: fail(StoreError("away"))  # type: ignore[method-assign]
-        house = self.make_house(holder="second")
+        register = self.store.register
+        self.store.register = lambda **_: fail(StoreError("away"))  # type: ignore[method-assign]
+        house = self.make_house()
         self.assertEqual(house.scanner.working(), "away")
-        self.store.take_over = take_over  # type: ignore[method-assign]
+        self.store.register = register  # type: ignore[method-assign]
         self.clock.advance(1)
         self.assertEqual(house.scanner.working(), "")
 
@@ -569,7 +578,7 @@ class ViewTests(ScanTestCase):
         """A finished answer that was read from the store is remembered, once."""
         house = self.make_house({"": [Local([a_hit()])]})
         view = self.successResultOf(house.submit())
-        other = self.make_house({"": []}, holder="second")
+        other = self.make_house({"": []})
         loads: list[str] = []
         load = self.store.load
         self.store.load = lambda *, scan_id: (loads.append(scan_id), load(scan_id=scan_id))[1]  # type: ignore[method-assign]
@@ -608,14 +617,14 @@ class PasswordTests(ScanTestCase):
         self.told.tell([a_hit()])
         final = self.successResultOf(self.house.view(view.id))
         self.assertEqual((final.finished, len(final.hits)), (True, 1))
-        other = self.make_house(holder="second")
+        other = self.make_house()
         self.failureResultOf(other.view(view.id), LostScan)
 
     def test_lost_with_the_process(self) -> None:
         """A promised one that was not finished ends with its process."""
         view = self.promised(self.password)
         self.told._answers.clear()
-        other = self.make_house(holder="second")
+        other = self.make_house()
         self.clock.pump([1] * 3)
         self.failureResultOf(other.view(view.id), LostScan)
         self.assertEqual(len(self.told.asked), 1)
@@ -697,7 +706,7 @@ class FileTests(ScanTestCase):
         house = self.make_house({"": [Blocked((FILE,))]})
         house.submit(self.file())
         self.clock.advance(1)
-        other = self.make_house(holder="second")
+        other = self.make_house()
         self.assertEqual(other.spool.kept, {self.spool / "f"})
 
     def test_without_a_file(self) -> None:

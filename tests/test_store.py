@@ -22,7 +22,7 @@ from twisted.trial import unittest
 from ctsd.errors import StoreError
 from ctsd.model import PASSWORD, Artifact, ScanState, Search
 from ctsd.records import Finds
-from ctsd.store import aging_steps, scan_steps, threat_steps
+from ctsd.store import aging_steps, node_steps, scan_steps, threat_steps
 from ctsd.store.memory import MemoryStore
 from ctsd.store.places import is_network_filesystem, make_place
 from ctsd.store.sqlite import SQLiteStore
@@ -49,6 +49,7 @@ from tests.store_suite import (
     scan,
     threat,
 )
+from tests.store_suite_nodes import NodeSuite
 
 TABLES = (
     "scans",
@@ -59,6 +60,7 @@ TABLES = (
     "leases",
     "counters",
     "pairs",
+    "nodes",
     "numbers",
     "secrets",
 )
@@ -190,6 +192,10 @@ class MemoryScanTests(_OnMemory, ScanSuite, unittest.TestCase):
     """Scans in the fake."""
 
 
+class MemoryNodeTests(_OnMemory, NodeSuite, unittest.TestCase):
+    """Nodes in memory."""
+
+
 class MemoryThreatTests(_OnMemory, ThreatSuite, unittest.TestCase):
     """Threats in the fake."""
 
@@ -221,6 +227,10 @@ class MemoryBrokenTests(_OnMemory, BrokenSuite, unittest.TestCase):
 
 class SQLiteScanTests(_OnSQLite, ScanSuite, unittest.TestCase):
     """Scans on SQLite."""
+
+
+class SQLiteNodeTests(_OnSQLite, NodeSuite, unittest.TestCase):
+    """Nodes on SQLite."""
 
 
 class SQLiteThreatTests(_OnSQLite, ThreatSuite, unittest.TestCase):
@@ -270,7 +280,7 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         """A file that was removed or replaced keeps no promise, and that is noticed."""
         kept = self.fixture.path.rename(self.fixture.path.with_suffix(".kept"))
         await self.refuses(self.store.promise(scan=scan()))
-        await self.refuses(self.store.due(now=START, limit=1))
+        await self.refuses(self.store.due(now=START, holder="", limit=1))
         shutil.copy(kept, self.fixture.path)
         error = await self.refuses(self.store.promise(scan=scan()))
         self.assertIn("removed or replaced", error.reason)
@@ -298,6 +308,7 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
                 scan_id=scan(number).id,
                 search=Search(searcher="one", outcome=ended_scan().searches[0].outcome),
                 state=ScanState.OPEN,
+                holder="",
                 finds=found,
             )
         self.store.remember(scan=ended_scan(3, digest=b"", artifact=secret), finds=found)
@@ -362,8 +373,9 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         self.addCleanup(connection.close)
         for steps, index in (
             (bound(scan_steps.find, "", b"d"), "scans_unfinished"),
-            (scan_steps.unfinished, "scans_unfinished"),
-            (bound(scan_steps.due, START, 9), "scans_wake"),
+            (bound(scan_steps.unfinished, START), "scans_new"),
+            (bound(scan_steps.due, START, "me", 9), "scans_wake"),
+            (bound(node_steps.held, "me"), "searches_held"),
             (bound(scan_steps.load, "x"), "sqlite_autoindex_scans_1"),
             (bound(threat_steps.threats, 0, 9), "INTEGER PRIMARY KEY"),
             (bound(threat_steps.twins, [b"t"]), "threats_twin"),

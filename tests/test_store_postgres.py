@@ -19,11 +19,10 @@ from twisted.trial import unittest
 
 from ctsd.errors import StoreError
 from ctsd.model import PASSWORD, Artifact, EncodedHit, Ended, Outcome, Search
-from ctsd.store import aging_steps, scan_steps, threat_steps
+from ctsd.store import aging_steps, node_steps, scan_steps, threat_steps
 from ctsd.store.choose import make_store
 from ctsd.store.postgres import PostgresStore
 from ctsd.store.postgres_clock import ServerClock
-from ctsd.store.postgres_lease import take
 from ctsd.store.postgres_runner import Limits, begin_write, render
 from ctsd.store.postgres_schema import check_server
 from ctsd.store.postgres_steps import used_bytes
@@ -47,6 +46,7 @@ from tests.store_suite import (
     scan,
     threat,
 )
+from tests.store_suite_nodes import NodeSuite
 from tests.test_config import write_key_pair
 from tests.test_store import TABLES
 
@@ -143,6 +143,10 @@ class _OnPostgres:
 
 class PostgresScanTests(_OnPostgres, ScanSuite, unittest.TestCase):
     """Scans on PostgreSQL."""
+
+
+class PostgresNodeTests(_OnPostgres, NodeSuite, unittest.TestCase):
+    """Nodes on PostgreSQL."""
 
 
 class PostgresThreatTests(_OnPostgres, ThreatSuite, unittest.TestCase):
@@ -326,9 +330,10 @@ class PostgresTests(_OnPostgres, unittest.TestCase):
         """Questions that are asked often go by an index."""
         for steps, index in (
             (bound(scan_steps.find, "", b"d"), "scans_unfinished"),
-            (bound(scan_steps.due, START, 9), "scans_wake"),
+            (bound(scan_steps.due, START, "me", 9), "scans_wake"),
             (bound(scan_steps.load, "x"), "scans_pkey"),
-            (bound(scan_steps.take_over, "me", START), "searches_held"),
+            (bound(node_steps.held, "me"), "searches_held"),
+            (bound(scan_steps.unfinished, START), "scans_new"),
             (bound(threat_steps.threats, 0, 9), "threats_pkey"),
             (bound(threat_steps.twins, [b"t"]), "threats_twin"),
             (bound(aging_steps.finished_scans, START, 9), "scans_age"),
@@ -471,8 +476,6 @@ class AwayTests(unittest.TestCase):
             answer_secs=0.4,
             stop_secs=0.5,
             limits=Limits(statement_secs=0.3, idle_secs=0.3),
-            node="me",
-            lease_secs=3.0,
         )
         self.store = self.fixture.store
 
@@ -564,27 +567,6 @@ class AwayTests(unittest.TestCase):
         self.assertLess(time.monotonic() - started, 2)
         for each in failures:
             self.assertTrue(each.called)
-
-    async def test_lease_lapses(self) -> None:
-        """Who was away for too long asks for the lease again before it writes."""
-        lease: Any = self.store._lease
-        await self.works_again()
-        lease.until = 0.0
-        await self.store.promise(scan=scan(1))
-        self.assertTrue(lease.held())
-
-    async def test_lease_is_lost(self) -> None:
-        """When another daemon has the store, this one writes nothing any more."""
-        await self.works_again()
-        Shared.server().run(
-            self.database, "UPDATE leases SET holder = 'other', expires = expires + 1000"
-        )
-        lease: Any = self.store._lease
-        lease.until = 0.0
-        for _ in range(2):
-            error = await self.failure(self.store.promise(scan=scan(1)))
-            self.assertIn("another ctsd", error.reason)
-        self.assertIsNone(await self.store.load(scan_id=scan(1).id))
 
     async def test_time(self) -> None:
         """Store time is the server's, and asking for it does not wait for it."""
@@ -684,7 +666,7 @@ class OpenTests(unittest.SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         self.open()
         self.assertEqual(events, [])
-        self.open(node="me")
+        self.open(warn=True)
         settings = [event["setting"] for event in events]
         self.assertEqual(settings, ["fsync = off", "full_page_writes = off"])
 
@@ -736,30 +718,6 @@ class OpenTests(unittest.SynchronousTestCase):
             f"ALTER DATABASE {self.database} SET default_transaction_read_only = on",
         )
         self.assertIn("read-only", self.refused())
-
-    def test_two_daemons(self) -> None:
-        """A daemon does not start while another one is alive; it waits for a dead one's end."""
-        self.open(node="first", lease_secs=1.0)
-        self.open()
-        self.open(node="first", lease_secs=1.0)
-        started = time.monotonic()
-        self.open(node="second", lease_secs=600.0)
-        self.assertGreater(time.monotonic() - started, 0.4)
-
-        def renew(secs: float) -> None:
-            self.server.run(self.database, "UPDATE leases SET expires = expires + 1")
-
-        with patch.object(time, "sleep"):
-            reason = self.assertRaises(
-                StoreError,
-                take,
-                Target.parse(self.server.url(self.database), self.server.password),
-                node="third",
-                secs=1.0,
-                limits=Limits(statement_secs=5, idle_secs=5),
-                sleep=renew,
-            ).reason
-        self.assertIn("another ctsd that is running: second", reason)
 
     def test_no_packages(self) -> None:
         """Without its packages, PostgreSQL is refused, and SQLite is not."""
@@ -856,6 +814,10 @@ class _BehindPooler:
 
 class PooledScanTests(_BehindPooler, ScanSuite, unittest.TestCase):
     """Scans behind a pooler."""
+
+
+class PooledNodeTests(_BehindPooler, NodeSuite, unittest.TestCase):
+    """Nodes behind a pooler."""
 
 
 class PooledThreatTests(_BehindPooler, ThreatSuite, unittest.TestCase):

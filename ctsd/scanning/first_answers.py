@@ -18,6 +18,7 @@ from ctsd.model import FILE, Artifact, Outcome, Scan, ScanState, ScanView, Searc
 from ctsd.records import Finds
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.following import Following
 from ctsd.scanning.live import LiveScan, needs_file, questions_for, search_row
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
@@ -46,7 +47,16 @@ class FirstAnswers:
         flight: Flight,
         promises: Promises,
         recent: RecentViews,
+        following: Following,
+        shared: bool,
     ) -> None:
+        """
+        :param shared: whether other processes may use the store: then a scan that asks somebody
+            who is not local is promised before it starts, and joins an equal one of theirs. Alone,
+            where equal scans meet in memory, it is written when its first answer leaves something
+            open: most don't, and what dies with the process before that was promised to nobody.
+            So are the scans of passwords, which never join.
+        """
         self._clock = clock
         self._store = store
         self._ids = ids
@@ -57,6 +67,8 @@ class FirstAnswers:
         self._flight = flight
         self._promises = promises
         self._recent = recent
+        self._following = following
+        self._shared = shared
 
     def begin(
         self,
@@ -161,10 +173,32 @@ class FirstAnswers:
         answer.addBoth(_cancelling(deadline))
         for source, _ in remote:
             live.parts[source.name].since = live.started
-        for source, ask in remote:
-            self._promises.run(source, ask).addCallback(self._answered, live, source)
+        if self._shared and not live.private:
+            live.holding = True
+            Deferred.fromCoroutine(self._promise_first(live, remote))
+            return answer
+        self._run(live, remote)
         self._consider(live)
         return answer
+
+    def _run(self, live: LiveScan, remote: Sequence[tuple[Source, Ask]]) -> None:
+        for source, ask in remote:
+            self._promises.run(source, ask).addCallback(self._answered, live, source)
+
+    async def _promise_first(self, live: LiveScan, remote: Sequence[tuple[Source, Ask]]) -> None:
+        try:
+            equal = await self._promises.write(live)
+            if equal is None:
+                self._run(live, remote)
+                self._consider(live)
+                return
+            view = await self._following.first_answer(equal, since=live.started)
+        except Exception:
+            live.stop_timers()
+            live.answer(Failure())
+            return
+        live.stop_timers()
+        live.answer(view)
 
     def _answered(self, answered: Answered, live: LiveScan, source: Source) -> None:
         if live.promised:
@@ -177,9 +211,9 @@ class FirstAnswers:
 
     def _consider(self, live: LiveScan, waited_secs: float = 0.0) -> None:
         """Answer, unless there is still reason to wait."""
-        if live.promised or live.ended:
-            return
         live.waited_secs = max(live.waited_secs, waited_secs)
+        if live.ended or (live.promised and not (live.durable and live.holding)):
+            return
         if live.running:
             waited = live.waited_secs
             if waited < self._rules.limits.first_answer_secs:
@@ -188,6 +222,9 @@ class FirstAnswers:
             if wants_more and live.waits_for_sync() and waited < self._rules.limits.last_call_secs:
                 return
         live.stop_timers()
+        if live.promised:
+            self._promises.answer(live)
+            return
         if live.state is not ScanState.COMPLETE:
             self._promises.promise(live).addBoth(live.answer)
             return

@@ -15,11 +15,13 @@ class Flight:
     :ivar by_key: by what makes another scan an equal one; passwords are not in here.
     :ivar unfinished: (service, digest) of scans in the store that are OPEN or INCOMPLETE: only
         for these an artifact costs a store read.
+    :ivar doubtful: whether the store may have written, without our knowing, that we run a search.
     :ivar stopping: whether this process takes no more scans.
     """
 
     by_key: dict[tuple[str, bytes], LiveScan] = field(factory=dict, repr=False)
     unfinished: set[tuple[str, bytes]] = field(factory=set, repr=False)
+    doubtful: bool = False
     stopping: bool = False
     _by_id: dict[str, LiveScan] = field(factory=dict, repr=False)
 
@@ -30,6 +32,12 @@ class Flight:
     def get(self, scan_id: str) -> LiveScan | None:
         """A scan that is in memory."""
         return self._by_id.get(scan_id)
+
+    def runs(self, scan_id: str, searcher: str) -> bool:
+        """Whether a search runs here for a scan."""
+        live = self._by_id.get(scan_id)
+        part = live.parts.get(searcher) if live is not None else None
+        return part is not None and part.since is not None
 
     def scans(self) -> list[LiveScan]:
         """All of them."""

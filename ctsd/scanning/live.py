@@ -28,6 +28,10 @@ class LiveScan:
     :ivar waited_secs: how long the first answer was waited for, so far.
     :ivar promised: it is being written as a promise, or was.
     :ivar durable: its promise is written: its id may be given out.
+    :ivar holder: the node and epoch in whose name its searches run, once it is promised.
+    :ivar holding: its first answer is waited for although it is promised: until then optional
+        searchers count, too.
+    :ivar answered: whether everybody who waited for its first answer has it.
     :ivar ended: nothing is shown or written of it any more.
     :ivar lock: held while a part of it is being written.
     """
@@ -45,6 +49,9 @@ class LiveScan:
     waited_secs: float = 0.0
     promised: bool = False
     durable: bool = False
+    holder: str = ""
+    holding: bool = False
+    answered: bool = False
     ended: bool = False
     lock: DeferredLock = field(factory=DeferredLock, repr=False)
     timers: list[IDelayedCall] = field(factory=list, repr=False)
@@ -77,6 +84,12 @@ class LiveScan:
             for name, part in self.parts.items()
         )
 
+    def holds_back(self, searcher: str) -> bool:
+        """Whether, when this searcher has answered, the first answer still waits for others."""
+        return self.holding and any(
+            part.since is not None and name != searcher for name, part in self.parts.items()
+        )
+
     def wait(self) -> Deferred[ScanView]:
         """The first answer, once more for whoever joins; cancelling it cancels nothing else."""
         waiter: Deferred[ScanView] = Deferred(self._waiters.remove)
@@ -85,6 +98,7 @@ class LiveScan:
 
     def answer(self, result: ScanView | Failure) -> None:
         """Give everybody who waits the first answer."""
+        self.answered, self.holding = True, False
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(result)
@@ -96,8 +110,8 @@ class LiveScan:
                 timer.cancel()
         self.timers.clear()
 
-    def row(self, holder: str) -> Scan:
-        """As the store keeps it; what runs is held by C{holder}."""
+    def row(self) -> Scan:
+        """As the store keeps it; what runs is held by L{holder}."""
         return Scan(
             id=self.id,
             service=self.service,
@@ -107,7 +121,7 @@ class LiveScan:
             digest=self.digest,
             artifact=None if self.private else self.artifact,
             searches=tuple(
-                search_row(part, holder if part.since is not None else "")
+                search_row(part, self.holder if part.since is not None else "")
                 for part in self.parts.values()
             ),
         )

@@ -7,10 +7,8 @@ While searches of a promised scan run here, it is in memory; while it only waits
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from attrs import evolve
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -21,7 +19,9 @@ from ctsd.interfaces import IScanStore, ISpool
 from ctsd.model import Ended, Outcome, Scan, ScanState, ScanView
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.following import Following
 from ctsd.scanning.live import LiveScan, questions_for, search_row
+from ctsd.scanning.membership import Membership
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
@@ -35,8 +35,8 @@ from ctsd.scans import backoff_secs, final_view, state_of
 SUSPECT_TAKEOVERS = 2
 #: So many children may die of a search.
 MAX_DEATHS = 2
-#: When the store could not be told who runs a search, it is tried again after that.
-HOLD_RETRY_SECS = 5.0
+#: So often a promise is written, each time under a new epoch.
+_TRIES = 3
 
 
 class Promises:
@@ -57,7 +57,8 @@ class Promises:
         recent: RecentViews,
         reliability: Reliability,
         rules: Rules,
-        holder: str,
+        membership: Membership,
+        following: Following,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -69,31 +70,8 @@ class Promises:
         self._recent = recent
         self._reliability = reliability
         self._rules = rules
-        self._holder = holder
-
-    async def let_go(self) -> None:
-        """Write that nobody runs what runs here, and give it up: the next start takes it up."""
-        now = self._store.now()
-        letting_go = [
-            self._store.record(
-                scan_id=live.id,
-                search=evolve(search_row(part, ""), due=now),
-                state=ScanState.OPEN,
-            ).addErrback(self._not_let_go, live.id)
-            for live in self._flight.scans()
-            if live.promised and not live.ended
-            for part in live.parts.values()
-            if part.since is not None
-        ]
-        self._runner.stop()
-        await gatherResults(letting_go)
-
-    def _not_let_go(self, failure: Failure, scan_id: str) -> None:
-        self._log.failure(
-            "Scan {scan_id} could not be let go; it is taken over at the next start",
-            failure,
-            scan_id=scan_id,
-        )
+        self._membership = membership
+        self._following = following
 
     def run(self, source: Source, ask: Ask, *, alone: bool = False) -> Deferred[Answered]:
         """Ask a searcher, and learn how long that usually takes."""
@@ -108,6 +86,10 @@ class Promises:
 
         return self._runner.ask(source, ask, alone=alone).addCallback(learn)
 
+    def stop(self) -> None:
+        """Give up everything that runs."""
+        self._runner.stop()
+
     def promise(self, live: LiveScan) -> Deferred[ScanView]:
         """
         Make a scan durable.
@@ -116,10 +98,25 @@ class Promises:
         :raises StoreError: it could not be written. The scan is dropped.
         :raises LostScan: it has ended incomplete already, and is to be sent again.
         """
-        live.promised = True
         return Deferred.fromCoroutine(self._promise(live))
 
     async def _promise(self, live: LiveScan) -> ScanView:
+        equal = await self.write(live)
+        if equal is not None:
+            return await self._following.first_answer(equal)
+        if live.ended:
+            # A search has answered meanwhile: whoever waited has been told.
+            return self._views.of_live(live)
+        return self._settle(live, live.state)
+
+    async def write(self, live: LiveScan) -> Scan | None:
+        """
+        Write a scan's promise. From now on nothing is shown of it that is not written.
+
+        :return: None; or, when there is an equal scan in the store, that one: this one is dropped.
+        :raises StoreError: it could not be written. The scan is dropped.
+        """
+        live.promised = True
         await live.lock.acquire()
         try:
             full = self._store.full()
@@ -129,19 +126,59 @@ class Promises:
             for part in live.parts.values():
                 if part.since is None and part.outcome is not None and not part.outcome.good:
                     part.due = _due(part.outcome, part.tries, now)
-            finds, live.finds = live.finds, []
-            await self._store.promise(scan=live.row(self._holder), finds=finds)
+            written = await self._write(live)
+            if written.id != live.id:
+                self._drop(live)
+                return written
+            live.finds = []
             live.durable = True
         except Exception:
-            live.ended = True
-            self._flight.release(live)
-            self._remove_file(live)
+            self._drop(live)
+            # It may have been written all the same.
+            self._flight.doubtful = True
             raise
         finally:
             live.lock.release()
         if not live.private:
             self._flight.unfinished.add(live.key)
-        return self._settle(live, live.state)
+        return None
+
+    async def _write(self, live: LiveScan) -> Scan:
+        for _ in range(_TRIES):
+            if not self._membership.holder:
+                await self.renew()
+            live.holder = self._membership.holder
+            written = await self._store.promise(scan=live.row(), finds=live.finds)
+            if written is not None:
+                return written
+            await self.renew()
+        raise Unavailable("this node is taken for dead again and again", retry_secs=5)
+
+    def _drop(self, live: LiveScan) -> None:
+        live.ended = True
+        self._flight.release(live)
+        self._remove_file(live)
+
+    async def renew(self) -> None:
+        """
+        Tell the store that we live. When it had taken us for dead, others have what we were
+        working on, and it is forgotten here.
+
+        :raises StoreError: the store is away.
+        """
+        try:
+            await self._membership.beat()
+        finally:
+            for live in self._flight.scans():
+                if live.durable and not live.private and live.holder != self._membership.holder:
+                    self._forget(live)
+
+    def _forget(self, live: LiveScan) -> None:
+        """Leave a scan to the store, and to whoever works on it now."""
+        live.ended = True
+        self._flight.release(live)
+        if not live.answered:
+            Deferred.fromCoroutine(self._following.of_id(live.id)).addBoth(live.answer)
 
     def _settle(self, live: LiveScan, state: ScanState) -> ScanView:
         """What to tell of a scan whose state was just written."""
@@ -199,11 +236,14 @@ class Promises:
                     deaths=deaths,
                 )
                 state = state_of({**live.parts, searcher: new}.values())
+                if state is ScanState.COMPLETE and live.holds_back(searcher):
+                    state = ScanState.OPEN
                 try:
-                    await self._store.record(
+                    written = await self._store.record(
                         scan_id=live.id,
                         search=search_row(new, ""),
                         state=state,
+                        holder=live.holder,
                         finds=answered.finds,
                     )
                 except StoreError as error:
@@ -217,41 +257,90 @@ class Promises:
                     await deferLater(self._clock, wait_secs)
                     wait_secs = min(wait_secs * 2, 60.0)
                     continue
+                if live.ended:
+                    return
+                if not written:
+                    self._forget(live)
+                    await self.renew()
+                    return
                 live.parts[searcher] = new
-                self._show(live, live.state)
+                self._show(live, state)
                 return
         finally:
             live.lock.release()
 
+    def answer(self, live: LiveScan) -> None:
+        """Give the first answer of a promised scan: what is written of it."""
+        if live.state is ScanState.COMPLETE:
+            # Who still runs is not required.
+            live.holding = False
+            Deferred.fromCoroutine(self.end(live, ScanState.COMPLETE)).addErrback(live.answer)
+        elif live.running:
+            live.answer(self._views.of_live(live))
+        else:
+            self._show(live, live.state)
+
+    async def end(self, live: LiveScan, state: ScanState) -> None:
+        """
+        Write that a scan has ended, and show it.
+
+        :raises StoreError: that is not possible.
+        """
+        ended = await self._store.end(scan_id=live.id, state=state, holder=live.holder)
+        if live.ended:
+            return
+        if ended:
+            self._show(live, state)
+        else:
+            self._forget(live)
+
     def _show(self, live: LiveScan, state: ScanState) -> None:
-        with suppress(LostScan):  # whoever asks for it is told
-            self._settle(live, state)
+        try:
+            view: ScanView | Failure = self._settle(live, state)
+        except LostScan:
+            view = Failure()
+        if not live.answered and (live.ended or not live.running):
+            live.stop_timers()
+            live.answer(view)
 
     async def take_up(self, scan: Scan) -> None:
-        """Go on with a stored scan that is due, or over."""
+        """Go on with a scan that the store has given us, because something is due or it is over."""
         live = self._flight.get(scan.id)
         if live is not None:
-            await self._work_on(live)
+            await self._work_on(live, scan)
         elif not scan.digest:
             # A password, and the process that knew it is gone.
-            await self._store.end(scan_id=scan.id, state=ScanState.INCOMPLETE)
+            await self._store.end(
+                scan_id=scan.id, state=ScanState.INCOMPLETE, holder=self._membership.holder
+            )
         else:
-            await self._work_on(self._views.revived(scan))
+            live = self._views.revived(scan)
+            live.holder = self._membership.holder
+            await self._work_on(live, scan)
 
-    async def _work_on(self, live: LiveScan) -> None:
-        """Ask what is due, or end what is over."""
+    async def _work_on(self, live: LiveScan, scan: Scan | None = None) -> None:
+        """
+        Ask what is due, or end what is over.
+
+        :param scan: as the store has it: we may ask what we hold of it; None for a scan that waits
+            in memory alone.
+        """
         if live.ended or self._flight.stopping:
             return
         now = self._store.now()
         state = ScanState.INCOMPLETE if now >= live.deadline else live.state
         if state is not ScanState.OPEN:
-            await self._store.end(scan_id=live.id, state=state)
-            self._show(live, state)
+            await self.end(live, state)
             return
         questions = questions_for(live.artifact, live.digest, live.sources.values())
         asked = frozenset(questions)
+        ours = (
+            {one.searcher for one in scan.searches if one.holder == live.holder} if scan else None
+        )
         for name, part in live.parts.items():
-            if part.since is not None or part.due is None or part.due > now:
+            if part.since is not None:
+                continue
+            if name not in ours if ours is not None else part.due is None or part.due > now:
                 continue
             self._flight.adopt(live)
             part.since, part.due = self._clock.seconds(), None
@@ -262,26 +351,14 @@ class Promises:
             self._again(live, live.sources[name], ask)
 
     def _again(self, live: LiveScan, source: Source, ask: Ask) -> None:
-        part = live.parts[source.name]
-
-        async def again() -> None:
-            try:
-                await self._store.hold(scan_id=live.id, searcher=source.name, holder=self._holder)
-            except StoreError:
-                part.since, part.due = None, self._store.now() + HOLD_RETRY_SECS
-                return
-            if source.local:
-                answered = ask_local(source, ask)
-                self._reliability.note(source.name, answered.outcome)
-            else:
-                alone = part.takeovers >= SUSPECT_TAKEOVERS
-                answered = await self.run(source, ask, alone=alone)
+        if source.local:
+            answered = ask_local(source, ask)
+            self._reliability.note(source.name, answered.outcome)
             self.record(live, source.name, answered)
-
-        Deferred.fromCoroutine(again()).addErrback(
-            lambda failure: self._log.failure(
-                "Searching again failed in scan {scan_id}", failure, scan_id=live.id
-            )
+            return
+        alone = live.parts[source.name].takeovers >= SUSPECT_TAKEOVERS
+        self.run(source, ask, alone=alone).addCallback(
+            lambda answered: self.record(live, source.name, answered)
         )
 
     def _ended(self, live: LiveScan, state: ScanState) -> ScanView:

@@ -29,7 +29,9 @@ from ctsd.model import (
 )
 from ctsd.scanning.first_answers import FirstAnswers, slow
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.following import Following
 from ctsd.scanning.live import LiveScan
+from ctsd.scanning.membership import Membership
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.rules import Rules
 from ctsd.scanning.source import Source
@@ -65,6 +67,8 @@ class Scanner:
         first_answers: FirstAnswers,
         upkeep: Upkeep,
         recent: RecentViews,
+        membership: Membership,
+        following: Following,
     ) -> None:
         self._clock = clock
         self._store = store
@@ -75,6 +79,8 @@ class Scanner:
         self._first_answers = first_answers
         self._upkeep = upkeep
         self._recent = recent
+        self._membership = membership
+        self._following = following
         self._warned: dict[str, float] = {}
 
     # -- IScans
@@ -115,7 +121,7 @@ class Scanner:
         try:
             issued = self._ids.issued(service=service, scan_id=scan_id)
             live = self._flight.get(scan_id)
-            if live is not None and live.durable:
+            if live is not None and live.durable and self._knows(live):
                 return succeed(self._views.of_live(live))
         except Exception:
             return fail(Failure())
@@ -139,7 +145,7 @@ class Scanner:
             return self._first_answers.begin(service, artifact, digest, (), {})
         key = (service, digest)
         equal = self._flight.by_key.get(key)
-        if equal is not None:
+        if equal is not None and (self._knows(equal) or not equal.durable):
             return self._join(equal, artifact)
         if not self._upkeep.ready or key in self._flight.unfinished:
             known = Deferred.fromCoroutine(self._submit_known(service, artifact, digest, sources))
@@ -148,25 +154,34 @@ class Scanner:
             )
         return self._first_answers.begin(service, artifact, digest, sources, {})
 
+    def _knows(self, live: LiveScan) -> bool:
+        """Whether nobody else can have gone on with a scan that is in memory."""
+        return self._membership.sure or live.private
+
     def _join(self, equal: LiveScan, artifact: Artifact) -> Deferred[ScanView]:
         self._first_answers.discard_file(artifact)
-        return succeed(self._views.of_live(equal)) if equal.durable else equal.wait()
+        if equal.durable and equal.answered:
+            return succeed(self._views.of_live(equal))
+        return equal.wait()
 
     async def _submit_known(
         self, service: str, artifact: Artifact, digest: bytes, sources: Sequence[Source]
     ) -> ScanView:
         """An artifact of which the store may have an unfinished scan."""
+        started = self._clock.seconds()
         try:
             await self._upkeep.until_ready()
             found = await self._store.find(service=service, digest=digest)
             if found is not None and found.state is ScanState.OPEN:
                 self._first_answers.discard_file(artifact)
-                return self._views.of_stored(found)
+                return await self._following.first_answer(found, since=started)
         except BaseException:
             self._first_answers.discard_file(artifact)
             raise
+        if found is None:
+            self._flight.unfinished.discard((service, digest))
         equal = self._flight.by_key.get((service, digest))
-        if equal is not None:
+        if equal is not None and (self._knows(equal) or not equal.durable):
             return await self._join(equal, artifact)
         good = {
             search.searcher: search.outcome

@@ -1,6 +1,8 @@
-"""What goes on without being asked: take up what is due, remove what has aged."""
+"""What goes on without being asked: live, take up what is due, remove what has aged."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -10,17 +12,20 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import IScanStore, ISpool
+from ctsd.interfaces import ISpool, IStore
 from ctsd.scanning.flight import Flight
+from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.rules import Rules
+
+#: A scan may be written so long after it was created.
+_WRITTEN_SECS = 60.0
 
 
 class Upkeep(Service):
     """
-    Takes over what a process before this one left, and keeps at what is due.
+    Keeps this process a node of the store, takes over what others left, and keeps at what is due.
 
-    :param holder: who this process is, in the store.
     :param resume_limit: at most so many scans are taken up at once.
     :ivar ready: whether the store has told what was left unfinished.
     :ivar trouble: empty when the store works; else what is wrong with it.
@@ -37,11 +42,11 @@ class Upkeep(Service):
         self,
         *,
         clock: IReactorTime,
-        store: IScanStore,
+        store: IStore,
         flight: Flight,
         promises: Promises,
         spool: ISpool,
-        holder: str,
+        membership: Membership,
         rules: Rules,
         resume_limit: int = 100,
     ) -> None:
@@ -50,13 +55,18 @@ class Upkeep(Service):
         self._flight = flight
         self._promises = promises
         self._spool = spool
-        self._holder = holder
+        self._membership = membership
         self._rules = rules
         self._resume_limit = resume_limit
         self._waiting: list[Deferred[None]] = []
+        self._known_until = 0.0
         self._loops = [
-            (self.poll_secs, LoopingCall(lambda: Deferred.fromCoroutine(self._poll()))),
-            (self.age_secs, LoopingCall(lambda: Deferred.fromCoroutine(self._age()))),
+            (secs, LoopingCall(lambda work=work: Deferred.fromCoroutine(work())))
+            for secs, work in (
+                (membership.beat_secs, self._beat),
+                (self.poll_secs, self._poll),
+                (self.age_secs, self._age),
+            )
         ]
         self.ready = False
         self.trouble = ""
@@ -69,13 +79,14 @@ class Upkeep(Service):
             loop.start(secs).addErrback(self._stopped)
 
     def stopService(self) -> Deferred[None]:
-        """Leave what is promised to the next start."""
+        """Leave what is promised to the other nodes, or to the next start."""
         super().stopService()
         self._flight.stopping = True
         for _, loop in self._loops:
             if loop.running:
                 loop.stop()
-        return Deferred.fromCoroutine(self._promises.let_go())
+        self._promises.stop()
+        return Deferred.fromCoroutine(self._safely(self._membership.leave, "Leaving failed"))
 
     def _stopped(self, failure: Failure) -> None:
         self._log.failure("Upkeep has stopped", failure)
@@ -87,25 +98,36 @@ class Upkeep(Service):
             self._waiting.append(waiting)
             await waiting
 
-    async def _open(self) -> None:
-        taken = await self._store.take_over(holder=self._holder)
-        if taken:
-            self._log.warn("{taken} searches were left by a process that died", taken=taken)
-        self._flight.unfinished |= await self._store.unfinished()
-        self._spool.sweep(keep=await self._store.files())
-        self.ready = True
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
+    async def _safely(self, work: Callable[[], Awaitable[None]], what: str) -> None:
+        """Do something; what goes wrong is logged."""
+        try:
+            await work()
+        except StoreError as error:
+            self._log.error("{what}: {reason}", what=what, reason=error.reason)
+        except Exception:
+            self._log.failure("{what}", what=what)
+
+    async def _beat(self) -> None:
+        if not self.ready:
+            return  # it is part of the start
+        try:
+            await self._promises.renew()
+        except StoreError:
+            pass  # who polls tells it
+        except Exception:
+            self._log.failure("Telling the store that we live failed")
 
     async def _poll(self) -> None:
         trouble = ""
         try:
             if not self.ready:
                 await self._open()
-            room = max(min(self._rules.limits.max_scans - len(self._flight), self._resume_limit), 1)
-            for scan in await self._store.due(now=self._store.now(), limit=room):
-                await self._promises.take_up(scan)
+            if not self._membership.holder:
+                await self._promises.renew()
+            await self._take_over()
+            await self._take_up()
+            await self._settle_doubts()
+            await self._learn()
         except StoreError as error:
             trouble = error.reason
             if trouble != self.trouble:
@@ -113,12 +135,60 @@ class Upkeep(Service):
         except Exception:
             trouble = "taking up what is due failed"
             self._log.failure("Taking up what is due failed")
+        if trouble:
+            self._flight.doubtful = True
         self.trouble = trouble
 
+    async def _open(self) -> None:
+        await self._promises.renew()
+        await self._learn()
+        self._spool.sweep(keep=await self._store.files())
+        self.ready = True
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+    async def _take_over(self) -> None:
+        if not self._membership.may_judge:
+            return
+        taken = await self._store.take_over(holder=self._membership.holder)
+        if taken:
+            self._log.warn("{taken} searches were left by a node that died", taken=taken)
+
+    async def _take_up(self) -> None:
+        holder = self._membership.holder
+        room = max(min(self._rules.limits.max_scans - len(self._flight), self._resume_limit), 1)
+        due = await self._store.due(now=self._store.now(), holder=holder, limit=room)
+        if not due or self._flight.stopping:
+            return
+        held = await self._store.hold(scan_ids=[scan.id for scan in due], holder=holder)
+        if holder != self._membership.holder:
+            return
+        for scan in held:
+            await self._promises.take_up(scan)
+
+    async def _settle_doubts(self) -> None:
+        """
+        What the store has written without our knowing, for its answer was lost, must not look as
+        if we were at it for ever.
+        """
+        if not self._flight.doubtful:
+            return
+        self._flight.doubtful = False
+        holder = self._membership.holder
+        held = await self._store.held(holder=holder)
+        idle = sorted(one for one in held if not self._flight.runs(*one))
+        if idle:
+            await self._store.let_go(searches=idle, holder=holder)
+
+    async def _learn(self) -> None:
+        """Know of the unfinished scans that other nodes have written."""
+        now = self._store.now()
+        self._flight.unfinished |= await self._store.unfinished(since=self._known_until)
+        self._known_until = now - _WRITTEN_SECS
+
     async def _age(self) -> None:
-        try:
-            await self._store.age(now=self._store.now())
-        except StoreError as error:
-            self._log.error("Nothing was aged: {reason}", reason=error.reason)
-        except Exception:
-            self._log.failure("Aging failed")
+        await self._safely(self._remove_old, "Nothing was aged")
+
+    async def _remove_old(self) -> None:
+        await self._store.age(now=self._store.now())

@@ -8,7 +8,6 @@ from twisted.internet.task import deferLater
 from ctsd.errors import LostScan, NoSuchScan
 from ctsd.interfaces import IScanStore
 from ctsd.model import Artifact, Scan, ScanState, ScanView
-from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, part_of
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
@@ -30,14 +29,12 @@ class Views:
         *,
         clock: IReactorTime,
         store: IScanStore,
-        flight: Flight,
         recent: RecentViews,
         reliability: Reliability,
         rules: Rules,
     ) -> None:
         self._clock = clock
         self._store = store
-        self._flight = flight
         self._recent = recent
         self._reliability = reliability
         self._rules = rules
@@ -56,11 +53,15 @@ class Views:
 
         :raises LostScan: see L{ctsd.interfaces.IScans.view}.
         """
-        live = self._flight.get(scan.id) or self.revived(scan)
+        live = self.revived(scan)
         if scan.state is ScanState.OPEN:
             return self.of_live(live)
         parts = tuple(live.parts.values())
-        return final_view(scan.id, parts, scan.state, self._rules.limits.when_incomplete)
+        view = final_view(scan.id, parts, scan.state, self._rules.limits.when_incomplete)
+        if scan.state is ScanState.COMPLETE:
+            # Who asks once asks again, and this answer does not change any more.
+            self._recent.add(scan.service, view)
+        return view
 
     async def of_id(self, service: str, scan_id: str, issued: float) -> ScanView:
         """
@@ -88,11 +89,7 @@ class Views:
             raise NoSuchScan(f"no scan {scan_id} of this service")
         if not scan.digest:
             raise LostScan("only the process that ran this scan could tell its answer")
-        view = await self._again(scan)
-        if scan.state is ScanState.COMPLETE:
-            # Who asks once asks again, and this answer does not change any more.
-            self._recent.add(service, view)
-        return view
+        return await self._again(scan)
 
     async def _again(self, scan: Scan) -> ScanView:
         try:
@@ -133,4 +130,5 @@ class Views:
             },
             promised=True,
             durable=True,
+            answered=True,
         )

@@ -15,7 +15,7 @@ from ctsd.store import threat_rows
 from ctsd.store.queued import QueuedVerbs
 from ctsd.store.sqlite import SQLiteStore
 
-#: The file in C{state_dir} that tells a daemon from others.
+#: The file in C{state_dir} that tells one installation from others.
 _NODE_FILE = "node"
 
 
@@ -43,15 +43,15 @@ def make_store(
     max_bytes: int,
     retention_secs: float,
     threat_secs: float,
-    alone: bool = False,
+    warn: bool = False,
 ) -> QueuedVerbs:
     """
     A store, to be opened and started.
 
     :param url: C{store.url}, checked.
     :param directory: C{state_dir}; it has to be there.
-    :param alone: whether it is for a daemon, of which there may be one.
-    :raises StoreError: packages are missing, or C{directory} can't be used.
+    :param warn: whether the log shall have what is lax about the server, as that of a daemon.
+    :raises StoreError: packages are missing.
     """
     if _is_sqlite(url):
         return SQLiteStore(
@@ -74,7 +74,7 @@ def make_store(
         max_bytes=max_bytes,
         retention_secs=retention_secs,
         threat_secs=threat_secs,
-        node=_node(directory) if alone else "",
+        warn=warn,
     )
 
 
@@ -100,7 +100,13 @@ def _path(url: str, directory: Path) -> Path:
     return directory / url.partition(":")[2]
 
 
-def _node(directory: Path) -> str:
+def node_name(directory: Path) -> str:
+    """
+    What this installation is called among the nodes of a store; the same after a restart.
+
+    :param directory: C{state_dir}; it has to be there.
+    :raises StoreError: it can't be used.
+    """
     file = directory / _NODE_FILE
     try:
         try:

@@ -12,10 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ctsd.errors import StoreError
-from ctsd.store import shared_steps
 from ctsd.store.aging import Aging
 from ctsd.store.postgres_clock import ServerClock
-from ctsd.store.postgres_lease import NAME, Lease, take
 from ctsd.store.postgres_pool import Pool
 from ctsd.store.postgres_runner import Limits, run_now
 from ctsd.store.postgres_schema import (
@@ -54,7 +52,7 @@ class PostgresStore(QueuedVerbs):
         target: Target,
         max_bytes: int,
         retention_secs: float,
-        node: str = "",
+        warn: bool = False,
         wall_clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         threat_secs: float = 7 * 86400.0,
@@ -69,11 +67,10 @@ class PostgresStore(QueuedVerbs):
         answer_secs: float = 6.0,
         probe_secs: float = 5.0,
         measure_secs: float = 60.0,
-        lease_secs: float = 15.0,
         stop_secs: float = 3.0,
     ) -> None:
         """
-        :param node: who we are, for a daemon: it has the database for itself; empty for others.
+        :param warn: whether the log shall have what is lax about the server.
         :param wall_clock: store time instead of the server's, for tests.
         :param monotonic: the clock that nobody can set.
         :param sessions: how many connections.
@@ -84,22 +81,19 @@ class PostgresStore(QueuedVerbs):
         :param answer_secs: how long the server may take to answer a statement before it is taken
             for dead; longer than a statement may take.
         :param measure_secs: how often the server is asked what time it is.
-        :param lease_secs: after how long without a word from a daemon another one may start.
         :param stop_secs: how long what waits may take at the end.
 
         For the others see L{ctsd.store.sqlite.SQLiteStore}.
         """
         self._target = target
-        self._node = node
+        self._warn = warn
         self._monotonic = monotonic
         self._clock = ServerClock(monotonic=monotonic)
         self._wall_clock = wall_clock or self._clock.now
         self.threat_secs = threat_secs
         self._limits = limits
-        self._lease_secs = lease_secs
         self._stop_secs = stop_secs
         self._secret = b""
-        self._lease: Lease | None = None
         self._pool = Pool(
             reactor=reactor,
             target=target,
@@ -125,16 +119,16 @@ class PostgresStore(QueuedVerbs):
             probe_secs=probe_secs,
             probe=write_something,
         )
-        self._loops = [(measure_secs, LoopingCall(self._measure))]
-        if node:
-            self._loops.append((lease_secs / 3, LoopingCall(self._keep_lease)))
+        self._measure_secs = measure_secs
+        self._measuring = LoopingCall(self._measure)
+        self._measuring.clock = reactor
 
     def open(self) -> None:
         """
         Make the tables, if there are none. Blocks; for the start only.
 
-        :raises StoreError: the database can't be used, and why: it has to be brought up first;
-            for a daemon, another one uses it.
+        :raises StoreError: the database can't be used, and why: also, because it has to be
+            brought up first.
         """
         with connected(self._target) as connection, connection.cursor() as cursor:
             check_server(connection.server_version)
@@ -144,27 +138,17 @@ class PostgresStore(QueuedVerbs):
             now = run_now(cursor, server_time)
             self._clock.measured(now, sent=sent, received=self._monotonic())
             lax = lax_settings(cursor)
-        if self._node:
-            for setting in lax:
-                self._log.warn(
-                    "PostgreSQL has {setting}: what was promised may not survive its power loss",
-                    setting=setting,
-                )
-            take(self._target, node=self._node, secs=self._lease_secs, limits=self._limits)
-            self._lease = Lease(
-                renew=self._renew,
-                monotonic=self._monotonic,
-                secs=self._lease_secs,
-                until=self._monotonic() + self._lease_secs / 2,
+        for setting in lax if self._warn else ():
+            self._log.warn(
+                "PostgreSQL has {setting}: what was promised may not survive its power loss",
+                setting=setting,
             )
 
     def startService(self) -> None:
         """Connect."""
         super().startService()
         self._pool.start()
-        for secs, loop in self._loops:
-            loop.clock = self._reactor
-            loop.start(secs, now=False)
+        self._measuring.start(self._measure_secs, now=False)
 
     def stopService(self) -> Deferred[None]:
         """Write what waits, then close; fires when that is done."""
@@ -172,14 +156,10 @@ class PostgresStore(QueuedVerbs):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for _, loop in self._loops:
-            if loop.running:
-                loop.stop()
+        if self._measuring.running:
+            self._measuring.stop()
         limit = self._reactor.callLater(self._stop_secs, self._pool.stop)
         await self._end_queue()
-        if self._lease is not None and self._lease.held():
-            given_back = self._work.write(bound(shared_steps.release, NAME, self._node, self.now()))
-            await given_back.addErrback(lambda failure: None)
         if limit.active():
             limit.cancel()
         await self._pool.stop()
@@ -205,25 +185,10 @@ class PostgresStore(QueuedVerbs):
         # When it does not answer, others say so.
         return self._take_time(self._read(server_time)).addErrback(lambda failure: None)
 
-    # The daemon's lease
-
-    def _renew(self) -> Deferred[int | None]:
-        # Past the queue, where what waits may need the lease.
-        return self._work.write(
-            bound(shared_steps.lease, NAME, self._node, self._lease_secs, self.now())
-        )
-
-    def _keep_lease(self) -> Deferred[None]:
-        assert self._lease is not None
-        return self._lease.keep().addErrback(lambda failure: None)
-
     # Reads and writes
 
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:
-        if self._lease is None or self._lease.held():
-            return self._work.write_group(group)
-        # PostgreSQL was away for long, or we were.
-        return self._lease.keep().addCallback(lambda _: self._work.write_group(group))
+        return self._work.write_group(group)
 
     def _read(self, make: MakeSteps[T]) -> Deferred[T]:
         if not self.running:

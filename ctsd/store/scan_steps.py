@@ -10,11 +10,13 @@ from attrs import evolve
 
 from ctsd.model import Scan, ScanState, Search
 from ctsd.records import Finds
+from ctsd.store.node_steps import IS_NODE
 from ctsd.store.rows import (
     INSERT_SCAN,
     INSERT_SEARCH,
     SCAN_COLUMNS,
     SEARCH_COLUMNS,
+    as_kept,
     in_one_row,
     is_secret,
     path_of,
@@ -23,18 +25,26 @@ from ctsd.store.rows import (
     search_of,
     search_params,
     searches_params,
-    unpack_searches,
     wake_of,
 )
 from ctsd.store.steps import Change, Many, Query, Steps, in_chunks, marks
 from ctsd.store.threat_steps import keep_finds
 
 _RECORD = (
-    f"INSERT INTO searches (scan_id, place, {SEARCH_COLUMNS})"
-    " VALUES (?, (SELECT COUNT(*) FROM searches WHERE scan_id = ?), ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (scan_id, searcher) DO UPDATE SET outcome = excluded.outcome,"
-    " tries = excluded.tries, due = excluded.due, holder = excluded.holder,"
-    " takeovers = excluded.takeovers, deaths = excluded.deaths"
+    "UPDATE searches SET outcome = ?, tries = ?, due = ?, holder = ?, takeovers = ?, deaths = ?"
+    f" WHERE scan_id = ? AND searcher = ? AND holder = ? AND {IS_NODE}"
+)
+
+#: When somebody has to look at an OPEN scan: see L{ctsd.store.rows.wake_of}.
+_WAKE = (
+    "COALESCE((SELECT MIN(s.due) FROM searches s WHERE s.scan_id = scans.id AND s.holder = ''"
+    " AND s.due < scans.deadline), deadline)"
+)
+
+#: A scan may be worked on when no other node (a parameter) does.
+_NOT_ELSEWHERE = (
+    "NOT EXISTS (SELECT 1 FROM searches s WHERE s.scan_id = scans.id AND s.holder <> ''"
+    " AND s.holder <> ?)"
 )
 
 
@@ -60,6 +70,30 @@ def write_scans(
     for scan, finds in items:
         if finds and not is_secret(scan):
             yield from keep_finds(finds, now=now, threat_secs=threat_secs)
+
+
+def promise(
+    scan: Scan, finds: Sequence[Finds], *, now: float, threat_secs: float
+) -> Steps[Scan | None]:
+    """Write an OPEN scan, unless an equal one is there: that one; None when a holder is no node."""
+    writing = write_scans([(scan, finds)], now=now, threat_secs=threat_secs)
+    first = next(writing)
+    kept = as_kept(scan)
+    holders = sorted({search.holder for search in kept.searches if search.holder})
+    rows = yield Query(
+        "SELECT (SELECT id FROM scans WHERE service = ? AND digest = ? AND digest <> ?"
+        " AND state = 'open' ORDER BY created DESC, id DESC LIMIT 1),"
+        f" (SELECT COUNT(*) FROM nodes WHERE holder IN ({marks(holders) or 'NULL'}))",
+        (scan.service, kept.digest, b"", *holders),
+    )
+    equal, nodes = rows[0]
+    if equal is not None:
+        return (yield from load(equal))
+    if nodes < len(holders):
+        return None
+    yield first
+    yield from writing
+    return scan
 
 
 def _scans(tail: str, params: Sequence[Any]) -> Steps[list[Scan]]:
@@ -98,20 +132,22 @@ def find(service: str, digest: bytes) -> Steps[Scan | None]:
     )
 
 
-def unfinished() -> Steps[set[tuple[str, bytes]]]:
-    """Service and digest of every unfinished scan."""
+def unfinished(since: float) -> Steps[set[tuple[str, bytes]]]:
+    """Service and digest of every unfinished scan that is no older."""
     rows = yield Query(
-        "SELECT DISTINCT service, digest FROM scans WHERE state <> 'complete' AND digest <> ?",
-        (b"",),
+        "SELECT service, digest FROM scans WHERE state <> 'complete' AND created >= ?"
+        " AND digest <> ?",
+        (since, b""),
     )
     return {(service, bytes(digest)) for service, digest in rows}
 
 
-def due(now: float, limit: int) -> Steps[list[Scan]]:
-    """OPEN scans that somebody has to look at, the longest waiting first."""
+def due(now: float, holder: str, limit: int) -> Steps[list[Scan]]:
+    """OPEN scans that this node has to look at, the longest waiting first."""
     return (
         yield from _scans(
-            "WHERE state = 'open' AND wake <= ? ORDER BY wake, id LIMIT ?", (now, limit)
+            f"WHERE state = 'open' AND wake <= ? AND {_NOT_ELSEWHERE} ORDER BY wake, id LIMIT ?",
+            (now, holder, limit),
         )
     )
 
@@ -122,30 +158,42 @@ def files() -> Steps[set[Path]]:
     return {path_of(row[0]) for row in rows}
 
 
-def _set_wake(scan_id: str, deadline: float) -> Steps[None]:
-    rows = yield Query(
-        "SELECT MIN(due) FROM searches WHERE scan_id = ? AND holder = '' AND due IS NOT NULL",
-        (scan_id,),
-    )
-    wake = wake_of(deadline, [rows[0][0]])
-    yield Change("UPDATE scans SET wake = ? WHERE id = ?", (wake, scan_id))
+def hold(scan_ids: Sequence[str], holder: str, now: float) -> Steps[list[Scan]]:
+    """Give a node what is due in these scans; those of which it has something, or that are over."""
+    found: list[Scan] = []
+    for ids in in_chunks(scan_ids):
+        yield Change(
+            f"UPDATE searches SET holder = ? WHERE scan_id IN (SELECT id FROM scans WHERE id IN"
+            f" ({marks(ids)}) AND state = 'open' AND deadline > ? AND {_NOT_ELSEWHERE})"
+            f" AND holder = '' AND due <= ? AND {IS_NODE}",
+            (holder, *ids, now, holder, now, holder),
+        )
+        yield Change(
+            f"UPDATE scans SET wake = {_WAKE} WHERE id IN ({marks(ids)}) AND state = 'open'",
+            ids,
+        )
+        there = yield from _scans(f"WHERE id IN ({marks(ids)}) AND state = 'open'", ids)
+        found += [scan for scan in there if _is_for(scan, holder, now)]
+    return found
 
 
-def end(scan_id: str, state: ScanState) -> Steps[None]:
-    """Write a scan's state."""
+def _is_for(scan: Scan, holder: str, now: float) -> bool:
+    holders = {search.holder for search in scan.searches} - {""}
+    return holders == {holder} or (not holders and scan.deadline <= now)
+
+
+def end(scan_id: str, state: ScanState, holder: str) -> Steps[bool]:
+    """End an OPEN scan, on which no other node works; whether it was one."""
     dropped = ", artifact = NULL, file = NULL" if state is ScanState.COMPLETE else ""
-    yield Change(f"UPDATE scans SET state = ?{dropped} WHERE id = ?", (state.value, scan_id))
-
-
-def hold(scan_id: str, searcher: str, holder: str) -> Steps[None]:
-    """Write who runs a search."""
-    yield Change(
-        "UPDATE searches SET holder = ? WHERE scan_id = ? AND searcher = ?",
-        (holder, scan_id, searcher),
+    count: int = yield Change(
+        f"UPDATE scans SET state = ?{dropped} WHERE id = ? AND state = 'open' AND {_NOT_ELSEWHERE}",
+        (state.value, scan_id, holder),
     )
-    rows = yield Query("SELECT deadline FROM scans WHERE id = ?", (scan_id,))
-    if rows:
-        yield from _set_wake(scan_id, rows[0][0])
+    if count:
+        yield Change(
+            "UPDATE searches SET holder = '' WHERE scan_id = ? AND holder <> ''", (scan_id,)
+        )
+    return count > 0
 
 
 def record(
@@ -153,50 +201,26 @@ def record(
     search: Search,
     state: ScanState,
     finds: Sequence[Finds],
+    holder: str,
     *,
     now: float,
     threat_secs: float,
-) -> Steps[None]:
-    """Write one searcher's newest part, the scan's state and what was found."""
-    rows = yield Query("SELECT digest, deadline, outcomes FROM scans WHERE id = ?", (scan_id,))
+) -> Steps[bool]:
+    """Write a searcher's newest part, if the node holds it, the scan's state, what was found."""
+    rows = yield Query("SELECT digest FROM scans WHERE id = ? AND state = 'open'", (scan_id,))
     if not rows:
-        return
-    digest, deadline, outcomes = rows[0]
-    if digest:
-        if outcomes is not None:
-            yield from _spread(scan_id, outcomes)
-        yield Change(_RECORD, (scan_id, scan_id, *search_params(search)))
+        return False
+    if rows[0][0]:
+        name, *values = search_params(search)
+        count = yield Change(_RECORD, (*values, scan_id, name, holder, holder))
+        if not count:
+            return False
         yield from keep_finds(finds, now=now, threat_secs=threat_secs)
-    yield from end(scan_id, state)
-    if state is ScanState.OPEN:
-        yield from _set_wake(scan_id, deadline)
-
-
-def _spread(scan_id: str, outcomes: bytes) -> Steps[None]:
-    # A scan that ended in its first answer, and whose optional searcher came after that.
-    searches = unpack_searches(outcomes)
-    yield Change("UPDATE scans SET outcomes = NULL WHERE id = ?", (scan_id,))
-    yield Many(INSERT_SEARCH, searches_params(scan_id, searches))
-
-
-def take_over(holder: str, now: float) -> Steps[int]:
-    """What other holders were running is nobody's, due now, and counts one takeover more."""
-    rows = yield Query(
-        "SELECT s.scan_id, s.searcher FROM searches s JOIN scans ON scans.id = s.scan_id"
-        " WHERE s.holder <> '' AND s.holder <> ? AND scans.state = 'open'",
-        (holder,),
-    )
-    if rows:
-        yield Many(
-            "UPDATE searches SET holder = '', due = ?, takeovers = takeovers + 1"
-            " WHERE scan_id = ? AND searcher = ?",
-            [(now, *row) for row in rows],
-        )
-        yield Many(
-            "UPDATE scans SET wake = ? WHERE id = ? AND wake > ?",
-            [(now, scan_id, now) for scan_id in sorted({row[0] for row in rows})],
-        )
-    return len(rows)
+    if state is not ScanState.OPEN:
+        yield from end(scan_id, state, holder)
+    else:
+        yield Change(f"UPDATE scans SET wake = {_WAKE} WHERE id = ?", (scan_id,))
+    return True
 
 
 def reopen(scan_id: str, deadline: float, now: float) -> Steps[Scan | None]:

@@ -178,13 +178,13 @@ class SQLiteStore(QueuedVerbs):
             self._log.failure("the store's log could not be written back")
         writer.close()
 
-    def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[None]:
+    def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[Scan | None]:
         """See L{ctsd.interfaces.IScanStore.promise}."""
         return self._unless_gone() or super().promise(scan=scan, finds=finds)
 
-    def due(self, *, now: float, limit: int) -> Deferred[list[Scan]]:
+    def due(self, *, now: float, holder: str, limit: int) -> Deferred[list[Scan]]:
         """See L{ctsd.interfaces.IScanStore.due}; it is asked often, so here a loss is noticed."""
-        return self._unless_gone() or super().due(now=now, limit=limit)
+        return self._unless_gone() or super().due(now=now, holder=holder, limit=limit)
 
     def _unless_gone(self) -> Deferred[Any] | None:
         """A failure when the file is no longer the one that was opened: nobody would find it."""

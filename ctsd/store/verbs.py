@@ -13,7 +13,7 @@ from zope.interface import implementer
 from ctsd.interfaces import IStore
 from ctsd.model import Scan, ScanState, Search, Threat
 from ctsd.records import Changes, Finds
-from ctsd.store import import_steps, scan_steps, shared_steps, threat_steps
+from ctsd.store import import_steps, node_steps, scan_steps, shared_steps, threat_steps
 from ctsd.store.aging import Aging
 from ctsd.store.rows import refuse_passwords
 from ctsd.store.steps import MakeSteps, bound, number
@@ -63,12 +63,13 @@ class Verbs(ABC):
 
     # Scans
 
-    def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[None]:
+    def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[Scan | None]:
         """See L{IScanStore.promise}."""
         return self._write(
             bound(
-                scan_steps.write_scans,
-                [(scan, finds)],
+                scan_steps.promise,
+                scan,
+                finds,
                 now=self.now(),
                 threat_secs=self.threat_secs,
             )
@@ -84,21 +85,23 @@ class Verbs(ABC):
             return succeed(None)
         return self._read(bound(scan_steps.find, service, digest))
 
-    def unfinished(self) -> Deferred[set[tuple[str, bytes]]]:
+    def unfinished(self, *, since: float = 0.0) -> Deferred[set[tuple[str, bytes]]]:
         """See L{IScanStore.unfinished}."""
-        return self._read(scan_steps.unfinished)
+        return self._read(bound(scan_steps.unfinished, since))
 
-    def take_over(self, *, holder: str) -> Deferred[int]:
-        """See L{IScanStore.take_over}."""
-        return self._write(bound(scan_steps.take_over, holder, self.now()))
-
-    def hold(self, *, scan_id: str, searcher: str, holder: str) -> Deferred[None]:
+    def hold(self, *, scan_ids: Sequence[str], holder: str) -> Deferred[list[Scan]]:
         """See L{IScanStore.hold}."""
-        return self._write(bound(scan_steps.hold, scan_id, searcher, holder))
+        return self._write(bound(scan_steps.hold, scan_ids, holder, self.now()))
 
     def record(
-        self, *, scan_id: str, search: Search, state: ScanState, finds: Sequence[Finds] = ()
-    ) -> Deferred[None]:
+        self,
+        *,
+        scan_id: str,
+        search: Search,
+        state: ScanState,
+        holder: str,
+        finds: Sequence[Finds] = (),
+    ) -> Deferred[bool]:
         """See L{IScanStore.record}."""
         return self._write(
             bound(
@@ -107,22 +110,27 @@ class Verbs(ABC):
                 search,
                 state,
                 finds,
+                holder,
                 now=self.now(),
                 threat_secs=self.threat_secs,
             )
         )
 
-    def end(self, *, scan_id: str, state: ScanState) -> Deferred[None]:
+    def end(self, *, scan_id: str, state: ScanState, holder: str) -> Deferred[bool]:
         """See L{IScanStore.end}."""
-        return self._write(bound(scan_steps.end, scan_id, state))
+        return self._write(bound(scan_steps.end, scan_id, state, holder))
 
     def reopen(self, *, scan_id: str, deadline: float) -> Deferred[Scan | None]:
         """See L{IScanStore.reopen}; there is none of a password, either."""
         return self._write(bound(scan_steps.reopen, scan_id, deadline, self.now()))
 
-    def due(self, *, now: float, limit: int) -> Deferred[list[Scan]]:
+    def due(self, *, now: float, holder: str, limit: int) -> Deferred[list[Scan]]:
         """See L{IScanStore.due}."""
-        return self._read(bound(scan_steps.due, now, limit))
+        return self._read(bound(scan_steps.due, now, holder, limit))
+
+    def changed(self, *, scan_id: str) -> Deferred[None]:
+        """See L{IScanStore.changed}; here nobody tells."""
+        return Deferred()
 
     def files(self) -> Deferred[set[Path]]:
         """See L{IScanStore.files}."""
@@ -135,6 +143,37 @@ class Verbs(ABC):
         After the wall clock has jumped, only C{max_bytes} removes anything for an hour.
         """
         return Deferred.fromCoroutine(self.aging.run(now))
+
+    # Nodes
+
+    def register(self, *, name: str, secs: float) -> Deferred[str]:
+        """See L{INodeStore.register}."""
+        return self._write(bound(node_steps.register, name, secs, self.now()))
+
+    def beat(self, *, holder: str, secs: float) -> Deferred[bool]:
+        """See L{INodeStore.beat}."""
+        return self._write(bound(node_steps.beat, holder, secs, self.now()), durable=False)
+
+    def take_over(self, *, holder: str) -> Deferred[int]:
+        """See L{INodeStore.take_over}; asked often, so it writes only when there is a reason."""
+        return Deferred.fromCoroutine(self._take_over(holder))
+
+    async def _take_over(self, holder: str) -> int:
+        if not await self._read(bound(node_steps.overdue, holder, self.now())):
+            return 0
+        return await self._write(bound(node_steps.take_over, holder, self.now()))
+
+    def held(self, *, holder: str) -> Deferred[set[tuple[str, str]]]:
+        """See L{INodeStore.held}."""
+        return self._read(bound(node_steps.held, holder))
+
+    def let_go(self, *, searches: Sequence[tuple[str, str]], holder: str) -> Deferred[None]:
+        """See L{INodeStore.let_go}."""
+        return self._write(bound(node_steps.let_go, searches, holder, self.now()))
+
+    def leave(self, *, holder: str) -> Deferred[None]:
+        """See L{INodeStore.leave}."""
+        return self._write(bound(node_steps.leave, holder, self.now()))
 
     # Threats
 

@@ -184,21 +184,6 @@ class PostgresTests(SynchronousTestCase):
         wait_until(lambda: daemon.post("net.ip", "10.9.9.10").status == 303, "promises again")
         self.assertFinished(daemon, ids)
 
-    def test_second_daemon(self) -> None:
-        """A second daemon on one database does not start, and says who has it."""
-        first = self.daemon()
-        first.start()
-        second = self.daemon()
-        self.assertEqual(second.run().wait(30), 1)
-        said = [each for each in second.log.read_text().splitlines() if "#error] ctsd: " in each]
-        self.assertEqual(len(said), 1, second.log.read_text())
-        self.assertIn("another ctsd that is running", said[0])
-        self.assertIn((first.state_dir / "node").read_text().strip(), said[0])
-        self.assertNotIn("Traceback", second.log.read_text())
-        first.kill()
-        second.start()
-        self.assertEqual(second.post("net.ip", "10.1.1.1").status, 303)
-
     def test_no_server(self) -> None:
         """Without a server the daemon does not start, and says so in one line."""
         daemon = self.daemon()
