@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from ctsd.feeds.build import run
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.index import About
-from ctsd.feeds.job import Job
+from ctsd.feeds.job import BuiltElsewhere, Job, look_of
 from ctsd.model import Artifact, Property, Threat
 from ctsd.records import Record
 from ctsd.store.memory import MemoryStore
@@ -121,6 +121,8 @@ class Builder:
         return go.addCallback(lambda _: self._run(job))
 
     def _run(self, job: Job) -> About:
+        if job.seen is not None and job.seen != look_of(job.target):
+            raise BuiltElsewhere("another process has built it")
         self.before()
         return run(job)
 

@@ -20,7 +20,15 @@ from twisted.trial.unittest import TestCase
 import ctsd
 from ctsd.feeds.builds import _START, Builds
 from ctsd.feeds.index import Index
-from ctsd.feeds.job import BuildFailed, Job, Refused, reference
+from ctsd.feeds.job import (
+    BuildFailed,
+    BuiltElsewhere,
+    Job,
+    Refused,
+    lock_builds,
+    look_of,
+    reference,
+)
 from ctsd.store.sqlite_schema import bring_up, scripts
 from tests import feeding
 from tests.feeding import url, write_source
@@ -125,6 +133,43 @@ class BuildsTests(TestCase):
         await self.assertFailure(building, CancelledError)
         lock.release()
         self.assertEqual((await builds(self.job())).records, 2)
+
+    async def test_one_process_at_a_time(self) -> None:
+        """A build waits while another process builds in that directory."""
+        turn = lock_builds(self.target.parent)
+        assert turn is not None
+        building = self.builds()(self.job())
+        await deferLater(reactor, 1.0)  # type: ignore[arg-type]
+        self.assertFalse(self.target.exists())
+        os.close(turn)
+        self.assertEqual((await building).records, 2)
+        after = lock_builds(self.target.parent)
+        assert after is not None
+        os.close(after)
+
+    async def test_built_elsewhere(self) -> None:
+        """When another index is there than whoever asks has seen, there is no build."""
+        builds = self.builds()
+        await builds(self.job(seen=""))
+        before = look_of(self.target)
+        await self.assertFailure(builds(self.job(seen="")), BuiltElsewhere)
+        self.assertEqual(look_of(self.target), before)
+        await builds(self.job(seen=before))
+        self.assertNotEqual(look_of(self.target), before)
+
+    async def test_cancelled_while_another_process_builds(self) -> None:
+        """It does not wait for that one's end."""
+        turn = lock_builds(self.target.parent)
+        assert turn is not None
+        self.addCleanup(os.close, turn)
+        building = self.builds()(self.job())
+        building.cancel()
+        await self.assertFailure(building, CancelledError)
+
+    async def test_no_directory(self) -> None:
+        """Without a place for the index the build fails."""
+        job = Job(target=self.source / "index", source=self.source, parse="x.py:y")
+        await self.assertFailure(self.builds()(job), BuildFailed)
 
     async def test_killed(self) -> None:
         """After kill -9 of a build the old index is as it was, and nothing is left behind."""

@@ -311,8 +311,56 @@ class RecordsFileTests(SynchronousTestCase):
         self.start(self.make(in_thread=in_thread))
         self.put(urls("two.example", 3))
         self.clock.advance(5)
-        self.assertEqual(names.count("open"), 3)
+        self.assertEqual(names.count("_open"), 3)
         self.assertEqual(names.count("close"), 1)
+
+    def together(self, **more: Any) -> RecordsFile:
+        """Another process that keeps the same index."""
+        other = self.make(**more)
+        other.startService()
+        self.addCleanup(lambda: self.successResultOf(other.stopService()))
+        return other
+
+    def test_one_builds_for_all(self) -> None:
+        """Of two processes that see a new file at once one builds, and both serve what it built."""
+        built: list[None] = []
+        self.builder.before = lambda: built.append(None)
+        self.put(urls("one.example", 3))
+        self.builder.held = []
+        self.start()
+        other = self.together()
+        self.assertEqual(len(self.builder.jobs), 2)
+        self.builder.release()
+        self.assertEqual(len(built), 1)
+        for each in (self.records, other):
+            self.assertEqual(each.find(type="net.uri", value="one.example", limit=0).more, 3)
+            self.assertEqual(each.trouble(), "")
+
+    def test_takes_what_another_process_built(self) -> None:
+        """A process that looks later finds the new index there, and builds nothing."""
+        self.put(urls("one.example", 3))
+        self.start()
+        self.clock.advance(2)
+        other = self.together()
+        self.put(urls("two.example", 4))
+        self.clock.advance(3)
+        self.assertEqual(self.count("two.example"), 4)
+        self.clock.advance(2)
+        self.assertEqual(other.find(type="net.uri", value="two.example", limit=0).more, 4)
+        self.assertEqual(len(self.builder.jobs), 2)
+
+    def test_other_code_beside_it(self) -> None:
+        """
+        Two processes whose code makes different indexes of a file both serve their own, and don't
+        build in turns for ever.
+        """
+        self.put(urls("one.example", 3))
+        self.start()
+        self.together(parse=self.parse_function("    pass\n"))
+        self.put(urls("two.example", 4))
+        self.clock.pump([5.0] * 10)
+        self.assertEqual(self.count("two.example"), 4)
+        self.assertEqual(len(self.builder.jobs), 4)
 
     def told(self) -> Told:
         """What other processes see."""

@@ -169,6 +169,29 @@ class ThreatIndexTests(SynchronousTestCase):
         fixture.clock.pump([0.1] * 30)
         self.assertEqual(len(fixture.builder.jobs), 1)
 
+    def test_one_builds_for_all(self) -> None:
+        """Of two processes that have to build at once one does, and both go on from its base."""
+        fixture = self.fixture
+        built: list[None] = []
+        fixture.builder.before = lambda: built.append(None)
+        other = fixture.make(fixture.store)
+        fixture.start()
+        other.startService()
+        fixture.builder.held = []
+        fixture.add_many("a", 6)
+        fixture.dump()
+        fixture.clock.advance(0.1)
+        self.assertEqual(len(fixture.builder.jobs), 2)
+        fixture.builder.release()
+        self.assertEqual(len(built), 1)
+        for index in (fixture.index, other):
+            found = index.find(type="net.uri", value="host.example", limit=100)
+            self.assertEqual(len(found.records), 6)
+            self.assertIn("6 records", index.describe())
+            self.assertIn("0 changed threats since", index.describe())
+        fixture.clock.pump([0.1] * 10)
+        self.assertEqual(len(fixture.builder.jobs), 2)
+
     def test_changes_during_a_build_stay(self) -> None:
         """What changed after the base was read is still known when it is swapped in."""
         fixture = self.fixture

@@ -13,17 +13,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from attrs import asdict
+from attrs import asdict, evolve
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import ctsd
 from ctsd.feeds.index import About
-from ctsd.feeds.job import BuildFailed, Job, Refused, clear_scratch
+from ctsd.feeds.job import (
+    BuildFailed,
+    BuiltElsewhere,
+    Job,
+    Refused,
+    clear_scratch,
+    lock_builds,
+    look_of,
+)
 
 #: What a build may know of our environment; secrets live there, too.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONHOME", "PYTHONPATH")
@@ -39,8 +48,12 @@ _START = (
 class Builds:
     """
     Builds indexes (L{ctsd.feeds.job.Build}): each in a child process that ends with us, that
-    stands back behind us on a busy core, and that knows none of our secrets.
+    stands back behind us on a busy core, and that knows none of our secrets. Of all processes
+    that build in one directory, one does at a time.
     """
+
+    #: How often it is tried whether another process is done.
+    turn_secs = 0.5
 
     _log = Logger()
 
@@ -74,9 +87,26 @@ class Builds:
     async def _build(self, job: Job) -> About:
         await self._lock.acquire()
         try:
-            return await self._run(job)
+            turn = await self._turn(job.target.parent)
+            try:
+                if job.seen is not None and look_of(job.target) != job.seen:
+                    raise BuiltElsewhere("another process has built it")
+                return await self._run(evolve(job, seen=None))
+            finally:
+                os.close(turn)
         finally:
             self._lock.release()
+
+    async def _turn(self, directory: Path) -> int:
+        """Wait until no other process builds there; the descriptor that keeps others out."""
+        while True:
+            try:
+                turn = lock_builds(directory)
+            except OSError as error:
+                raise BuildFailed(f"{directory}: {error.strerror}") from error
+            if turn is not None:
+                return turn
+            await deferLater(self._clock, self.turn_secs)
 
     async def _run(self, job: Job) -> About:
         started = self._clock.seconds()

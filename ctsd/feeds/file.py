@@ -24,6 +24,7 @@ from ctsd.feeds.index import About, BadIndex
 from ctsd.feeds.job import (
     Build,
     BuildFailed,
+    BuiltElsewhere,
     InThread,
     Job,
     Refused,
@@ -222,7 +223,7 @@ class RecordsFile(Service):
         if index is not None and index.about.source == source:
             self._tell("")
             return
-        if not source:
+        if not source or await self._adopted(source):
             return
         verdict = self._verdict
         if source == verdict.source and self._clock.seconds() < verdict.until:
@@ -236,10 +237,13 @@ class RecordsFile(Service):
             label=self._label,
             least=least,
             max_bytes=self._max_bytes,
+            seen=self._kept.seen,
         )
         try:
             about = await self._build(job)
             await self._kept.swap()
+        except BuiltElsewhere:
+            await self._adopted(source)
         except Refused as error:
             self._verdict = _Verdict(source, f"{self._path} is refused: {error}", math.inf)
             self._tell(self._verdict.trouble, source)
@@ -250,6 +254,16 @@ class RecordsFile(Service):
         else:
             self._tell("")
             self._log.info("serving {path}: {about}", path=self._path, about=described(about))
+
+    async def _adopted(self, source: str) -> bool:
+        """Whether another process has indexed this source; if so, that index is served now."""
+        if not await self._kept.adopt(lambda about: about.source == source):
+            return False
+        self._tell("")
+        index = self._kept.index
+        if index is not None:
+            self._log.info("serving {path}: {about}", path=self._path, about=described(index.about))
+        return True
 
     async def _still(self) -> str:
         """

@@ -5,6 +5,7 @@ process know. L{ctsd.feeds.build} is the inside, L{ctsd.feeds.builds} the outsid
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import importlib.util
@@ -53,6 +54,10 @@ class BuildFailed(Exception):
     """The build did not come to an end; the message says why. Another try may."""
 
 
+class BuiltElsewhere(BuildFailed):
+    """Another process has put another index there meanwhile: it may be what was wanted."""
+
+
 @frozen(kw_only=True)
 class Job:
     """
@@ -66,6 +71,8 @@ class Job:
     :ivar label: what the index's C{about.source} begins with; see L{source_of}.
     :ivar least: fewer records than these are refused.
     :ivar max_bytes: a larger source is refused.
+    :ivar seen: what whoever asks knows of the target (L{look_of}): when something else is there by
+        the time that the build could begin, there is none. None: it is built in any case.
     """
 
     target: Path
@@ -76,6 +83,7 @@ class Job:
     label: str = ""
     least: int = 0
     max_bytes: int = 1 << 40
+    seen: str | None = None
 
 
 class Build(Protocol):
@@ -87,6 +95,7 @@ class Build(Protocol):
 
         :raises Refused: (in the Deferred, as all) see there.
         :raises BuildFailed: see there.
+        :raises BuiltElsewhere: see there.
         """
 
 
@@ -139,6 +148,31 @@ def label_of(*, parse: str = "", reader: str = "") -> str:
 def source_of(label: str, stat: os.stat_result) -> str:
     """The C{about.source} of an index that was built from a file of this stat."""
     return f"{label} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def look_of(target: Path) -> str:
+    """What is at a place, as far as its outside tells; empty when there is nothing."""
+    try:
+        found = os.stat(target)
+    except OSError:
+        return ""
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def lock_builds(directory: Path) -> int | None:
+    """
+    Be the only one, of all processes, who builds indexes in a directory.
+
+    :return: a descriptor, to be closed at the end; None while somebody else does.
+    :raises OSError: there is no such directory.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def scratch(target: Path, process: int) -> Path:

@@ -4,14 +4,15 @@ The index that is being served, and its file, which serves again at the next sta
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ctsd.feeds.index import BadIndex, Index
-from ctsd.feeds.job import InThread, clear_scratch
+from ctsd.feeds.index import About, BadIndex, Index
+from ctsd.feeds.job import InThread, clear_scratch, lock_builds, look_of
 
 
 class Kept:
@@ -21,6 +22,8 @@ class Kept:
 
     :ivar path: where the index is.
     :ivar index: what is served; None when there is none.
+    :ivar seen: what was at C{path} when it was looked at last (L{look_of}). Another process may
+        have put another index there since.
     """
 
     _log = Logger()
@@ -28,6 +31,7 @@ class Kept:
     def __init__(self, *, path: Path, in_thread: InThread, now: Callable[[], float]) -> None:
         self.path = path
         self.index: Index | None = None
+        self.seen = ""
         self._in_thread = in_thread
         self._now = now
 
@@ -54,7 +58,32 @@ class Kept:
         :raises BadIndex: that is damaged; the old one goes on.
         :raises OSError: that can't be read; the old one goes on.
         """
-        index = await self._in_thread(Index.open, self.path, now=self._now)
+        await self._serve(await self._in_thread(self._open))
+
+    async def adopt(self, wanted: Callable[[About], bool]) -> bool:
+        """
+        Serve what another process has put at C{path}, if it is another one than was seen there
+        and is wanted.
+
+        :return: whether it is served now.
+        """
+        if await self._in_thread(look_of, self.path) == self.seen:
+            return False
+        try:
+            index = await self._in_thread(self._open)
+        except (BadIndex, OSError):
+            return False
+        if wanted(index.about):
+            await self._serve(index)
+            return True
+        await self._in_thread(index.close)
+        return False
+
+    def _open(self) -> Index:
+        self.seen = look_of(self.path)
+        return Index.open(self.path, now=self._now)
+
+    async def _serve(self, index: Index) -> None:
         self.index, old = index, self.index
         if old is not None:
             await self._in_thread(old.close)
@@ -66,4 +95,7 @@ class Kept:
 
     def _make_room(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        clear_scratch(self.path)
+        turn = lock_builds(self.path.parent)
+        if turn is not None:
+            clear_scratch(self.path)
+            os.close(turn)

@@ -21,7 +21,15 @@ from ctsd.errors import SearchLater, StoreError
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex
-from ctsd.feeds.job import Build, BuildFailed, InThread, Job, Refused, label_of
+from ctsd.feeds.job import (
+    Build,
+    BuildFailed,
+    BuiltElsewhere,
+    InThread,
+    Job,
+    Refused,
+    label_of,
+)
 from ctsd.feeds.kept import Kept
 from ctsd.interfaces import IRecords, IThreatStore
 from ctsd.model import JSON
@@ -240,9 +248,10 @@ class ThreatIndex(Service):
 
     async def _begin(self) -> None:
         """Serve the base that an earlier start left, if it is of this database."""
-        version = await self._store.version()
         if self._kept.index is None:
             await self._kept.start()
+        # After the base was opened, which may be another process' and very new.
+        version = await self._store.version()
         identity = hashlib.blake2b(self._identity(), digest_size=16).hexdigest()
         base = self._kept.index
         if base is not None:
@@ -289,9 +298,14 @@ class ThreatIndex(Service):
             reader=self._reader,
             access=self._access,
             label=self._label,
+            seen=self._kept.seen,
         )
-        await self._build(job)
-        await self._kept.swap()
+        try:
+            await self._build(job)
+            await self._kept.swap()
+        except BuiltElsewhere:
+            if not await self._kept.adopt(lambda about: about.source == self._label):
+                return
         base = self._kept.index
         if base is None:
             return
