@@ -1,4 +1,4 @@
-"""C{ctsd store}: a copy of the database, the way back, and whether it is whole."""
+"""C{ctsd store}: the database made, looked at, copied, saved, brought up, and the way back."""
 
 from __future__ import annotations
 
@@ -8,42 +8,117 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctsd._cli import Commands, World, become_owner, shown
+from ctsd._store_places import Progress, add_place, locked, place_for
+from ctsd.cli_store_check import add_check
+from ctsd.cli_store_copy import add_copy
 from ctsd.config import Settings
 from ctsd.errors import CTSDError
-from ctsd.store.backup import Contents, back_up, read_contents, restore
+from ctsd.store.backup import restore
+from ctsd.store.moving import Versions, save, upgrade
 from ctsd.store.places import lock_state
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     """Add C{store} and what can follow it."""
-    parser = commands.add_parser("store", help="the database: backup, restore, check")
+    parser = commands.add_parser(
+        "store", help="the database: init, upgrade, check, copy, backup, restore"
+    )
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
+    init = verbs.add_parser(
+        "init", parents=[common], help="make the tables, where there are none yet"
+    )
+    add_place(init)
+    init.set_defaults(run=_init)
+
+    upgrade_ = verbs.add_parser(
+        "upgrade", parents=[common], help="bring the tables to what this ctsd needs"
+    )
+    add_place(upgrade_)
+    saved = upgrade_.add_mutually_exclusive_group()
+    saved.add_argument(
+        "--backup",
+        metavar="FILE",
+        type=Path,
+        help="a new file for the backup that is made first (default: one in state_dir)",
+    )
+    saved.add_argument("--no-backup", action="store_true", help="make none")
+    upgrade_.set_defaults(run=_upgrade)
+
+    add_check(verbs, common)
+    add_copy(verbs, common)
+
     backup = verbs.add_parser(
-        "backup", parents=[common], help="copy the database, also while the daemon runs"
+        "backup", parents=[common], help="copy the database to a file, also while daemons run"
     )
     backup.add_argument("file", metavar="FILE", type=Path, help="a new file")
     backup.set_defaults(run=_backup)
 
     restore_ = verbs.add_parser(
-        "restore", parents=[common], help="put a backup in the database's place"
+        "restore", parents=[common], help="put a backup in the place of an SQLite database"
     )
     restore_.add_argument("file", metavar="FILE", type=Path, help="what backup has written")
     restore_.set_defaults(run=_restore)
 
-    check = verbs.add_parser(
-        "check", parents=[common], help="say whether the database is whole, and what it holds"
-    )
-    check.add_argument(
-        "file", metavar="FILE", type=Path, nargs="?", help="a backup instead of the database"
-    )
-    check.set_defaults(run=_check)
+
+def _init(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    place = place_for(arguments, settings, world)
+    become_owner(settings.state_dir)
+    before = place.make()
+    if before:
+        world.say(shown(f"{place.name}: is there already, schema version {before}"))
+    else:
+        world.say(shown(f"{place.name}: made, schema version {place.versions()[0]}"))
+    return 0
+
+
+def _upgrade(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    place = place_for(arguments, settings, world)
+    given: Path | None = arguments.backup.absolute() if arguments.backup else None
+    become_owner(settings.state_dir)
+    progress = Progress(world)
+
+    def save_first(there: int) -> None:
+        if arguments.no_backup:
+            return
+        target = given or settings.state_dir / _backup_name(there, world.now())
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            save(place, target, tell=progress)
+        except (CTSDError, OSError) as error:
+            raise CTSDError(
+                f"nothing was changed, for there could be no backup (--no-backup goes without):"
+                f" {error}"
+            ) from error
+        finally:
+            progress.over()
+        world.say(shown(f"the backup of version {there} is {target}"))
+
+    with locked(settings, place):
+        versions = upgrade(place, save_first=save_first)
+    world.say(shown(f"{place.name}: {_upgraded(versions)}"))
+    return 0
+
+
+def _backup_name(version: int, now: float) -> str:
+    return f"store-version-{version}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.sqlite"
+
+
+def _upgraded(versions: Versions) -> str:
+    if versions.before >= versions.now:
+        return f"nothing to do, schema version {versions.now}"
+    return f"schema version {versions.before} has become {versions.now}"
 
 
 def _backup(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
     target: Path = arguments.file.absolute()
+    place = place_for(arguments, settings, world)
     become_owner(settings.state_dir)
-    size = back_up(settings.store_path, target)
+    progress = Progress(world)
+    try:
+        size = save(place, target, tell=progress)
+    finally:
+        progress.over()
     world.say(shown(f"{target}: {size} bytes"))
     return 0
 
@@ -78,27 +153,3 @@ def _refuse_unfinished(source: Path, database: Path) -> None:
     log = Path(f"{source}-wal")
     if log.exists() and log.stat().st_size:
         raise CTSDError(f"{source} is no backup: there is a log beside it, {log}")
-
-
-def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
-    path: Path = settings.store_path if arguments.file is None else arguments.file.absolute()
-    become_owner(settings.state_dir)
-    contents = read_contents(path)
-    for problem in contents.problems:
-        world.complain(f"{path}: {problem}")
-    if contents.problems:
-        return 1
-    world.say(shown(f"{path}: whole, {contents.size_bytes} bytes"))
-    world.say(f"schema   {_schema(contents)}")
-    world.say(f"threats  {contents.by_hand} by hand, {contents.found} found by searchers")
-    counted = ", ".join(f"{number} {state}" for state, number in sorted(contents.scans.items()))
-    world.say(f"scans    {counted or 'none'}")
-    return 0 if contents.schema <= contents.known else 1
-
-
-def _schema(contents: Contents) -> str:
-    if contents.schema > contents.known:
-        return f"version {contents.schema}; this ctsd knows up to {contents.known}"
-    if contents.schema < contents.known:
-        return f"version {contents.schema}; the daemon's next start makes it {contents.known}"
-    return f"version {contents.schema}"

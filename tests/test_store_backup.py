@@ -18,6 +18,7 @@ from ctsd.store import backup as backup_module
 from ctsd.store.backup import back_up, read_contents, restore
 from ctsd.store.places import lock_state, refuse_network
 from ctsd.store.sqlite import SQLiteStore
+from ctsd.store.sqlite_schema import scripts
 from tests.commands import CommandCase
 
 
@@ -276,8 +277,14 @@ class RestoreTests(BackupCase):
     def test_newer(self) -> None:
         """A backup of a newer ctsd is refused."""
         with connected(self.file) as connection:
-            connection.execute("UPDATE numbers SET value = 999 WHERE name = 'schema'")
+            connection.execute("UPDATE numbers SET value = 999 WHERE name IN ('schema', 'oldest')")
         self.assertIn("newer ctsd", self.refused())
+
+    def test_newer_but_compatible(self) -> None:
+        """A backup of a newer ctsd whose schema we can work with is taken."""
+        with connected(self.file) as connection:
+            connection.execute("UPDATE numbers SET value = 999 WHERE name = 'schema'")
+        self.assertIsNotNone(self.restored())
 
     def test_in_use(self) -> None:
         """A database that another process has open is not taken away from it."""
@@ -399,17 +406,25 @@ class CommandTests(CommandCase):
             self.succeed("store", "check").splitlines(),
             [
                 f"{self.database}: whole, {self.database.stat().st_size} bytes",
-                "schema   version 1",
+                f"schema   version {len(scripts())}",
                 "threats  0 by hand, 0 found by searchers",
                 "scans    none",
             ],
         )
 
     def test_check_schema(self) -> None:
-        """A newer schema is an error, an older one is not."""
-        for version, status, told in ((999, 1, "knows up to 1"), (0, 0, "next start makes it 1")):
+        """A newer schema is an error unless we can work with it; an older one is not."""
+        known = len(scripts())
+        for schema, oldest, status, told in (
+            (999, 999, 1, f"knows up to {known}"),
+            (999, known, 0, "this one can work with it"),
+            (0, 0, 0, "none"),
+        ):
             with connected(self.database) as connection:
-                connection.execute("UPDATE numbers SET value = ? WHERE name = 'schema'", (version,))
+                connection.executemany(
+                    "UPDATE numbers SET value = ? WHERE name = ?",
+                    [(schema, "schema"), (oldest, "oldest")],
+                )
             self.assertEqual(self.run_command("store", "check"), status)
             self.assertIn(told, self.out)
 

@@ -7,13 +7,11 @@ Synchronous, on connections of their own: for a process beside the daemon.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 from attrs import frozen
@@ -21,8 +19,9 @@ from attrs import frozen
 from ctsd.errors import StoreError
 from ctsd.store.places import refuse_network
 from ctsd.store.sqlite_runner import as_store_error, is_full
-from ctsd.store.sqlite_schema import schema_version, scripts
+from ctsd.store.sqlite_schema import needed_version, schema_version, scripts
 from ctsd.store.threat_steps import VISIBLE
+from ctsd.store.whole_files import BESIDE, new_file, new_part, refuse_existing, remove, sync
 
 #: How long to wait for another process that recovers or removes the log.
 _BUSY_SECS = 5.0
@@ -32,12 +31,6 @@ _PAGES = 2048
 
 _MAX_PROBLEMS = 10
 
-# What SQLite may put beside a database: its write-ahead log, the log's index, a rollback journal.
-_BESIDE = ("-wal", "-shm", "-journal")
-
-# How file systems say that they have no hard links.
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES)
-
 
 @frozen(kw_only=True)
 class Contents:
@@ -45,7 +38,8 @@ class Contents:
     What a database file holds.
 
     :ivar problems: what SQLite's C{integrity_check} found; empty when it is whole.
-    :ivar schema: its schema's version; C{known} is the newest that this ctsd knows.
+    :ivar schema: its schema's version; C{needed} is what a ctsd has to know at least to work with
+        it, C{known} the newest that this one knows.
     :ivar by_hand: threats that people entered; C{found}: those that searchers found.
     :ivar scans: how many there are in each state, by the state's name.
     """
@@ -53,6 +47,7 @@ class Contents:
     size_bytes: int
     problems: tuple[str, ...]
     schema: int
+    needed: int
     known: int
     by_hand: int
     found: int
@@ -70,20 +65,12 @@ def back_up(source: Path, target: Path) -> int:
     :raises StoreError: that is not possible; C{target} is not there.
     :raises OSError: likewise.
     """
-    _refuse_existing(target)
-    part = target.parent / f".{target.name}.{token_hex(8)}.part"
-    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    try:
-        with _errors_of(source):
+    with new_file(target) as part:
+        with errors_of(source):
             _copy_database(source, part)
             problems = _verified(part)
         if problems:
             raise StoreError(f"{source} is damaged: {problems[0]}")
-        _sync(part)
-        _name(part, target)
-    finally:
-        _remove(part)
-    _sync(target.parent)
     return target.stat().st_size
 
 
@@ -103,25 +90,24 @@ def restore(backup: BinaryIO, name: str, database: Path, *, set_aside: str) -> P
     """
     directory = database.parent
     refuse_network(directory)
-    part = directory / f".{database.name}.{token_hex(8)}.part"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    part = new_part(database)
     try:
-        with os.fdopen(descriptor, "wb") as copy:
+        with part.open("wb") as copy:
             shutil.copyfileobj(backup, copy, 1024**2)
-        with _errors_of(Path(name)):
+        with errors_of(Path(name)):
             contents = _contents(part)
         if contents.problems:
             raise StoreError(f"{name} is damaged: {contents.problems[0]}")
         if not contents.schema:
             raise StoreError(f"{name} is empty")
-        if contents.schema > contents.known:
+        if contents.needed > contents.known:
             raise StoreError(f"a newer ctsd has made {name}")
-        _sync(part)
+        sync(part)
         old = _step_aside(database, set_aside)
         part.replace(database)
     finally:
-        _remove(part)
-    _sync(directory)
+        remove(part)
+    sync(directory)
     return old
 
 
@@ -133,23 +119,25 @@ def read_contents(path: Path) -> Contents:
     :raises OSError: it can't be opened.
     """
     path.open("rb").close()
-    with _errors_of(path):
+    with errors_of(path):
         return _contents(path)
 
 
 def _contents(path: Path) -> Contents:
-    with _reading(path) as connection:
+    with reading(path) as connection:
         # One transaction, so that the counts belong together.
         connection.execute("BEGIN")
         problems = _problems(connection, "integrity_check")
         schema = 0 if problems else schema_version(connection)
+        needed = needed_version(connection) if schema else 0
         known = len(scripts())
-        countable = 0 < schema <= known
+        countable = schema > 0 and needed <= known
         by_hand, found = _count_threats(connection) if countable else (0, 0)
         return Contents(
             size_bytes=path.stat().st_size,
             problems=problems,
             schema=schema,
+            needed=needed,
             known=known,
             by_hand=by_hand,
             found=found,
@@ -158,7 +146,7 @@ def _contents(path: Path) -> Contents:
 
 
 @contextlib.contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
+def errors_of(path: Path) -> Iterator[None]:
     """SQLite's errors, and ours, as errors about a file."""
     try:
         yield
@@ -171,7 +159,8 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that can't write, beside others that do."""
     with contextlib.closing(
         sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro",
@@ -183,26 +172,21 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _refuse_existing(target: Path) -> None:
-    if os.path.lexists(target):
-        raise StoreError(f"{target} is there already, and is not overwritten")
-
-
 def _copy_database(source: Path, part: Path) -> None:
     source.open("rb").close()
     with (
-        _reading(source) as reading,
+        reading(source) as database,
         contextlib.closing(sqlite3.connect(part, isolation_level=None)) as writing,
     ):
         # A transaction that is open keeps the state of this moment, so that a daemon that goes on
         # writing does not make the copy begin again.
-        reading.execute("BEGIN")
-        if not schema_version(reading):
+        database.execute("BEGIN")
+        if not schema_version(database):
             raise StoreError("there is no database of ctsd's yet")
         # Nobody knows of the new file before it is whole.
         writing.execute("PRAGMA journal_mode = OFF")
         writing.execute("PRAGMA synchronous = OFF")
-        reading.backup(writing, pages=_PAGES, progress=lambda status, left, total: None)
+        database.backup(writing, pages=_PAGES, progress=lambda status, left, total: None)
     # The copy says of itself that it has a write-ahead log. As a file that is moved about it is
     # better without one.
     with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as alone:
@@ -210,7 +194,7 @@ def _copy_database(source: Path, part: Path) -> None:
 
 
 def _verified(part: Path) -> tuple[str, ...]:
-    with _reading(part) as connection:
+    with reading(part) as connection:
         return _problems(connection, "quick_check")
 
 
@@ -234,12 +218,12 @@ def _step_aside(database: Path, added: str) -> Path | None:
     """Give the database a second name, with everything that it needs in one file where it can."""
     if not database.exists():
         # What a database has left that somebody took away must not get into the new one.
-        _remove(database)
+        remove(database)
         return None
     aside = database.with_name(database.name + added)
-    _refuse_existing(aside)
+    refuse_existing(aside)
     try:
-        with _reading(database) as connection:
+        with reading(database) as connection:
             # What can't be read this way is better not opened to be written.
             schema_version(connection)
         with contextlib.closing(
@@ -252,34 +236,7 @@ def _step_aside(database: Path, added: str) -> Path | None:
             raise StoreError(f"another process uses {database}") from error
         # It is damaged: the reason for all this. What is left of its log goes with it.
     os.link(database, aside)
-    for beside in _BESIDE:
+    for beside in BESIDE:
         with contextlib.suppress(FileNotFoundError):
             Path(f"{database}{beside}").rename(f"{aside}{beside}")
     return aside
-
-
-def _name(part: Path, target: Path) -> None:
-    """Give a finished file its name, unless somebody else has it by now."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        _refuse_existing(target)
-        raise
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _refuse_existing(target)
-        part.rename(target)
-
-
-def _remove(path: Path) -> None:
-    for beside in ("", *_BESIDE):
-        Path(f"{path}{beside}").unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

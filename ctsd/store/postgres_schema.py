@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +16,7 @@ import psycopg2.extensions
 from ctsd.errors import StoreError
 from ctsd.store.postgres_errors import as_store_error, is_lost
 from ctsd.store.postgres_runner import Limits
-from ctsd.store.postgres_target import Target
+from ctsd.store.postgres_target import Target, is_local
 from ctsd.store.schema_files import oldest, read_scripts, refuse_newer, refuse_older
 
 #: Debian 11 and RHEL 9 have it.
@@ -21,6 +24,9 @@ OLDEST_POSTGRES = (13, 0)
 
 #: How long connecting to one host may take, where that blocks.
 CONNECT_SECS = 5
+
+#: For what may take its time, and is not to be ended by the server.
+UNLIMITED = Limits(statement_secs=0, idle_secs=0)
 
 #: Held while the schema is made or brought up; any number that others are not likely to use.
 _LOCK = 0x63747364
@@ -52,23 +58,66 @@ def explain(error: psycopg2.Error) -> StoreError:
 
 
 @contextlib.contextmanager
+def errors_of(target: Target) -> Iterator[None]:
+    """PostgreSQL's errors as errors about a database."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        wrapped = explain(error)
+        raise StoreError(f"{target.name}: {wrapped.reason}") from wrapped.__cause__
+
+
+@contextlib.contextmanager
 def connected(target: Target) -> Iterator[Any]:
     """
     A connection of psycopg2, in a transaction that is committed at the end; all of it blocks.
 
     :raises StoreError: it can't be had, or a statement failed.
     """
-    try:
-        connection = psycopg2.connect(**target.all_parameters, connect_timeout=CONNECT_SECS)
+    with errors_of(target):
+        parameters = target.looked_up(look_up(target, CONNECT_SECS))
+        connection = psycopg2.connect(**parameters, connect_timeout=CONNECT_SECS)
         try:
             use_bytes(connection)
             with connection:
                 yield connection
         finally:
             connection.close()
-    except psycopg2.Error as error:
-        wrapped = explain(error)
-        raise StoreError(f"{target.name}: {wrapped.reason}") from wrapped.__cause__
+
+
+def look_up(target: Target, secs: float) -> dict[str, list[str]]:
+    """
+    The addresses of a target's hosts, by their names. libpq would look them up by itself, and wait
+    for a silent resolver for as long as that likes.
+
+    :param secs: how long all of them may take.
+    :return: without those that are not known, or were not told in time.
+    :raises StoreError: there is no host left.
+    """
+    names = {host for host, _ in target.hosts if not is_local(host)}
+    found: dict[str, list[str] | OSError] = {}
+
+    def ask(name: str) -> None:
+        try:
+            answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found[name] = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        except OSError as error:
+            found[name] = error
+
+    asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names]
+    for thread in asking:
+        thread.start()
+    ends = time.monotonic() + secs
+    for thread in asking:
+        thread.join(max(0.0, ends - time.monotonic()))
+    told = found.copy()
+    known = {name: each for name, each in told.items() if isinstance(each, list)}
+    if names and not known and len(names) == len({host for host, _ in target.hosts}):
+        name = min(names)
+        why = told.get(name)
+        said = f": {why.strerror}" if isinstance(why, OSError) else f" within {secs:g} s"
+        raise StoreError(f"{target.name}: the name {name} could not be looked up{said}")
+    return known
 
 
 def scripts() -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from attrs import field, frozen
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 #: What every connection is opened with, unless the URL says otherwise: a peer that is gone is
 #: noticed within a minute, also while nothing is asked; Kerberos, which would block, is not tried.
@@ -66,6 +67,14 @@ class Target:
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"PostgreSQL at {hosts}, database {self.options['dbname']}"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a network may be between us and one of its hosts."""
+        return not all(
+            host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
+            for host, _ in self.hosts
+        )
+
     def parameters(self, host: str, port: str, address: str = "") -> dict[str, Any]:
         """
         What C{psycopg2.connect} is given.
@@ -73,16 +82,24 @@ class Target:
         :param address: the host's, when it was looked up already.
         """
         given = {**self.options, "host": host, "port": port}
-        if address:
+        if address.strip(","):
             given["hostaddr"] = address
         if self.password:
             given["password"] = self.password
         return given
 
-    @property
-    def all_parameters(self) -> dict[str, Any]:
-        """The same for all hosts at once, which libpq tries in order; it looks names up itself."""
-        return self.parameters(*(",".join(each) for each in zip(*self.hosts, strict=True)))
+    def looked_up(self, addresses: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """
+        The same for all hosts at once, with all their addresses, which libpq tries in order.
+
+        :param addresses: of each host that has to be looked up; those without one are left out.
+        """
+        each = [
+            (host, port, address)
+            for host, port in self.hosts
+            for address in (_own_address(host) if is_local(host) else addresses.get(host, ()))
+        ]
+        return self.parameters(*(",".join(parts) for parts in zip(*each, strict=True)))
 
     def as_secret(self) -> str:
         """All of it as text, for a child process; see L{from_secret}."""
@@ -98,3 +115,12 @@ class Target:
 def _host_and_port(text: str, otherwise: str) -> tuple[str, str]:
     host, port = _WITH_PORT.fullmatch(text).groups()  # type: ignore[union-attr]
     return host.strip("[]"), port or otherwise
+
+
+def is_local(host: str) -> bool:
+    """Whether there is nothing to look up: it is an address, or a socket's directory."""
+    return host.startswith(("/", "@")) or isIPAddress(host) or isIPv6Address(host)
+
+
+def _own_address(host: str) -> tuple[str]:
+    return ("",) if host.startswith(("/", "@")) else (host,)

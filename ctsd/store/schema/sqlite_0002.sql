@@ -1,3 +1,4 @@
+-- compatible: no
 -- The processes that use this store. holder: name and epoch, as searches.holder has it; expires:
 -- when the others may take the process for dead, in store time.
 INSERT INTO numbers (name, value) VALUES ('epoch', 0);
