@@ -20,6 +20,7 @@ setup(
     packages=[
         "ctsd",
         "ctsd.feeds",
+        "ctsd.feeds.parsers",
         "ctsd.outbound",
         "ctsd.scanning",
         "ctsd.store",
@@ -30,6 +31,7 @@ setup(
     ],
     package_data={
         "ctsd": ["py.typed"],
+        "ctsd.feeds": ["catalogue/*.toml", "catalogue/samples/*"],
         "ctsd.store": ["schema/*.sql"],
         "ctsd.web": ["static/*"],
         "searchers": ["data/*.csv"],
@@ -48,6 +50,8 @@ setup(
         "can-ada>=3.0",
         "publicsuffixlist>=1.0.2.20250101",
         "pydivsufsort>=0.0.18",
+        "google-re2>=1.1.20240702",
+        "ijson>=3.3",
     ],
     extras_require={
         # psycopg2-binary has wheels for every Python that we support, with libpq in them; psycopg2

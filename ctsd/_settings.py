@@ -182,6 +182,8 @@ class Settings:
     """
     The whole configuration. Every path in it is absolute.
 
+    :ivar feeds: the tables C{[feeds.<name>]} as they are written, but for secrets, which are read
+        already; see L{ctsd.feeds.descriptions}.
     :ivar document: the file that it came from; makes errors that name file and line.
     :ivar secret_variables: the environment variables that held secrets.
     """
@@ -253,6 +255,7 @@ class Settings:
     http: Http = field(factory=Http)
     searchers: Searchers = field(factory=Searchers)
     services: dict[str, ServiceSettings] = field(factory=dict)
+    feeds: dict[str, dict[str, Any]] = field(factory=dict, repr=False)
     document: Document = field(repr=False, eq=False)
     secret_variables: frozenset[str] = frozenset()
 

@@ -57,31 +57,45 @@ def _as_toml(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else f"{value:.15g}"
 
 
+def table(cls: type[_T], **more: Any) -> Check:
+    """
+    The check of a table that becomes a value.
+
+    :param cls: an attrs class with fields made by L{key}.
+    :param more: fields that no key sets.
+    """
+    keys = keys_of(cls)
+
+    def check(value: object, around: Surroundings) -> _T:
+        if not isinstance(value, dict):
+            raise Wrong(f"expected a table, not {checks.kind(value)}")
+        values = dict(more)
+        for name in value:
+            if name not in keys:
+                raise Wrong(checks.unknown(name, keys), name)
+        for name, attribute in keys.items():
+            if name in value:
+                try:
+                    values[attribute.name] = attribute.metadata["check"](value[name], around)
+                except Wrong as wrong:
+                    raise Wrong(wrong.expected, name, *wrong.at) from None
+            elif attribute.default is attrs.NOTHING and attribute.name not in values:
+                raise Wrong("is missing", name)
+        return cls(**values)
+
+    return check
+
+
 def read_table(
     cls: type[_T], given: object, doc: Document, at: KeyPath, around: Surroundings, **more: Any
 ) -> _T:
     """
-    One table as a value.
+    One table as a value; see L{table}.
 
-    :param cls: an attrs class with fields made by L{key}.
-    :param more: fields that no key sets.
     :raises ConfigError: a key is unknown, missing, or has a wrong value.
     """
-    if not isinstance(given, dict):
-        raise doc.error(at, f"expected a table, not {checks.kind(given)}")
-    keys = keys_of(cls)
-    values = dict(more)
-    for name in given:
-        if name not in keys:
-            raise doc.error((*at, name), checks.unknown(name, keys))
-    for name, attribute in keys.items():
-        if name in given:
-            values[attribute.name] = checked(
-                attribute.metadata["check"], given[name], doc, (*at, name), around
-            )
-        elif attribute.default is attrs.NOTHING and attribute.name not in values:
-            raise doc.error((*at, name), "is missing")
-    return cls(**values)
+    value: _T = checked(table(cls, **more), given, doc, at, around)
+    return value
 
 
 def checked(check: Check, value: object, doc: Document, at: KeyPath, around: Surroundings) -> Any:

@@ -24,6 +24,7 @@ from ctsd._settings import (
     Upload,
     documented,
 )
+from ctsd._store_url import secret
 from ctsd._tables import checked as _checked
 from ctsd._tables import keys_of
 from ctsd._tables import read_table as _read
@@ -65,6 +66,9 @@ _FROM_SUPERVISOR = frozenset(
         "LISTEN_FDNAMES",
     }
 )
+
+#: The keys of C{[feeds.<name>]} that are secrets.
+FEED_SECRETS = frozenset({"key", "password"})
 
 #: First parts of paths below the root that are no services.
 RESERVED_SERVICES = frozenset({"health", "metrics", "api", "console", "static"})
@@ -120,6 +124,21 @@ def _read_services(
     return services
 
 
+def _read_feeds(given: object, doc: Document, around: Surroundings) -> dict[str, dict[str, Any]]:
+    """What is right in them is for L{ctsd.feeds.descriptions} to say; here, secrets are read."""
+    feeds: dict[str, dict[str, Any]] = {}
+    for name, table in _tables(given, doc, "feeds").items():
+        if not isinstance(table, dict):
+            raise doc.error(("feeds", name), f"expected a table, not {checks.kind(table)}")
+        feeds[name] = {
+            key: _checked(secret, value, doc, ("feeds", name, key), around)
+            if key in FEED_SECRETS
+            else value
+            for key, value in table.items()
+        }
+    return feeds
+
+
 def load(
     path: Path | None = None,
     *,
@@ -151,6 +170,7 @@ def settings_of(doc: Document, *, environ: Mapping[str, str]) -> Settings:
         "http": _read(Http, data.pop("http", {}), doc, ("http",), around),
         "searchers": _read_searchers(data.pop("searchers", {}), doc, around),
         "services": _read_services(data.pop("services", {}), doc, around),
+        "feeds": _read_feeds(data.pop("feeds", {}), doc, around),
     }
     for key in data:
         if key not in keys_of(Settings):

@@ -63,7 +63,7 @@ ARROWS = {
     "searcher": f"{_VALUES} artifacts",
     "store": f"{_VALUES} artifacts stored",
     "outbound": _VALUES,
-    "feeds": f"{_VALUES} artifacts wire stored searcher",
+    "feeds": f"{_VALUES} artifacts wire stored searcher config",
     "web": f"{_VALUES} wire",
     "threads": "",
     "scanning": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
