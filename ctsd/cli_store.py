@@ -14,7 +14,7 @@ from ctsd.cli_store_copy import add_copy
 from ctsd.config import Settings
 from ctsd.errors import CTSDError
 from ctsd.store.backup import restore
-from ctsd.store.moving import Versions, save, upgrade
+from ctsd.store.moving import Versions, backup_name, save, upgrade
 from ctsd.store.places import lock_state
 
 
@@ -81,7 +81,7 @@ def _upgrade(arguments: argparse.Namespace, settings: Settings, world: World) ->
     def save_first(there: int) -> None:
         if arguments.no_backup:
             return
-        target = given or settings.state_dir / _backup_name(there, world.now())
+        target = given or settings.state_dir / backup_name(there, world.now())
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             save(place, target, tell=progress)
@@ -98,10 +98,6 @@ def _upgrade(arguments: argparse.Namespace, settings: Settings, world: World) ->
         versions = upgrade(place, save_first=save_first)
     world.say(shown(f"{place.name}: {_upgraded(versions)}"))
     return 0
-
-
-def _backup_name(version: int, now: float) -> str:
-    return f"store-version-{version}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.sqlite"
 
 
 def _upgraded(versions: Versions) -> str:

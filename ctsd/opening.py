@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
+
+from twisted.logger import Logger
 
 from ctsd._state_dir import why_unusable
 from ctsd.config import Settings
 from ctsd.errors import ConfigError, StoreError
 from ctsd.sources import make_store
+from ctsd.store.moving import backup_name, place_of, save, upgrade
 from ctsd.store.places import is_network_filesystem, lock_state
 from ctsd.store.queued import QueuedVerbs
 
@@ -45,13 +49,45 @@ def _refuse_network(settings: Settings, path: Path) -> None:
 
 def open_store(settings: Settings, *, reactor: Any) -> QueuedVerbs:
     """
-    The store, open and not started. Blocks.
+    The store, open and not started. A file of an older ctsd is saved and brought up before; a
+    database on PostgreSQL, which other nodes may use, is not. Blocks.
 
     :raises SystemExit: it can't be had; one line says why.
     """
     try:
+        _bring_up(settings)
         store = make_store(settings, reactor=reactor, alone=True)
         store.open()
     except StoreError as error:
         raise SystemExit(f"ctsd: {error.reason}") from None
     return store
+
+
+def _bring_up(settings: Settings) -> None:
+    place = place_of(
+        url=settings.store.url,
+        password=settings.store.password or "",
+        directory=settings.state_dir,
+    )
+    if place.file is None or not place.versions()[0]:
+        return
+    saved: list[Path] = []
+
+    def save_first(there: int) -> None:
+        saved.append(settings.state_dir / backup_name(there, time.time()))
+        save(place, saved[0], tell=lambda table, rows, what: None)
+
+    try:
+        versions = upgrade(place, save_first=save_first)
+    except OSError as error:
+        raise StoreError(
+            f"the store can't be saved before it is brought up: {error.strerror}; ctsd store"
+            " upgrade can put the backup elsewhere, or go without"
+        ) from error
+    if saved:
+        Logger(__name__).warn(
+            "the store's schema was version {before} and is {now}; as it was it is in {saved}",
+            before=versions.before,
+            now=versions.now,
+            saved=saved[0],
+        )

@@ -15,10 +15,13 @@ from unittest.mock import patch
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.trial import unittest
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.config import load
 from ctsd.errors import StoreError
+from ctsd.opening import open_store
 from ctsd.store import copy_postgres, copy_sqlite, copying, moving
 from ctsd.store.copy_sqlite import SQLitePlace
 from ctsd.store.copying import Copied, Place, Row, Table, copy_all, layout, slices
@@ -28,7 +31,7 @@ from ctsd.store.postgres_schema import scripts as postgres_scripts
 from ctsd.store.postgres_target import Target
 from ctsd.store.rows import name_digest
 from ctsd.store.sqlite import SQLiteStore
-from ctsd.store.sqlite_schema import scripts
+from ctsd.store.sqlite_schema import bring_up, scripts
 from ctsd.store.steps import Query
 from tests.nasty_values import check, examples, fill, some
 from tests.postgres import MISSING, POOLER_MISSING, Pooler, Shared
@@ -624,3 +627,56 @@ class PooledTests(_Places, SynchronousTestCase):
         self.assertEqual(move(database, self.new_file(), tell=silent), there)
         save(database, self.dir / "save", tell=silent)
         self.assertEqual(len(self.pairs(SQLitePlace(self.dir / "save"))), 3001)
+
+
+class StartTests(SynchronousTestCase):
+    """What a daemon does with a store of an older version at its start."""
+
+    def setUp(self) -> None:
+        """A file of the first version, with something in it."""
+        self.dir = Path(self.mktemp()).absolute()
+        self.path = self.dir / "var" / "ctsd.sqlite"
+        self.path.parent.mkdir(parents=True)
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            bring_up(connection, scripts()[:1])
+        put(self.path, [(b"name", b"value", 5.0)])
+        (self.dir / "ctsd.toml").write_text("")
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+
+    def open(self) -> None:
+        """As the daemon."""
+        settings = load(self.dir / "ctsd.toml", environ={})
+        open_store(settings, reactor=Clock())
+
+    def saved(self) -> list[Path]:
+        """The files in which it is as it was."""
+        return sorted(self.path.parent.glob("store-version-*"))
+
+    def test_file(self) -> None:
+        """A file is brought up, and is whole beside it as it was; the log says where."""
+        self.open()
+        [saved] = self.saved()
+        for path, version in ((self.path, len(scripts())), (saved, 1)):
+            self.assertEqual(SQLitePlace(path).versions()[0], version)
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                self.assertEqual(len(connection.execute("SELECT * FROM pairs").fetchall()), 1)
+        self.assertEqual([event["saved"] for event in self.events], [saved])
+        self.open()
+        self.assertEqual(self.saved(), [saved])
+
+    def test_not_saved(self) -> None:
+        """When it can't be saved the daemon does not start, and nothing has happened."""
+        for error in (OSError(28, "No space left on device"), StoreError("the disk is full")):
+            with patch.object(moving, "back_up", side_effect=error):
+                stop = self.assertRaises(SystemExit, self.open)
+            self.assertIn(str(error.args[-1]), str(stop.code))
+            self.assertEqual(SQLitePlace(self.path).versions()[0], 1)
+
+    def test_new(self) -> None:
+        """Where nothing is, there is nothing to save."""
+        self.path.unlink()
+        self.open()
+        self.assertEqual(self.saved(), [])
+        self.assertEqual(SQLitePlace(self.path).versions()[0], len(scripts()))

@@ -7,6 +7,7 @@ Synchronous, for a process beside the daemon.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import frozen
@@ -70,6 +71,16 @@ def save(source: Place, target: Path, *, tell: Tell) -> int:
     ):
         copy_all(original, copy, tell=tell)
     return target.stat().st_size
+
+
+def backup_name(version: int, now: float) -> str:
+    """
+    What the file is called that holds a store as it was before it was brought up.
+
+    :param version: of its schema.
+    :param now: POSIX seconds.
+    """
+    return f"store-version-{version}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.sqlite"
 
 
 def refuse_living(store: Readable) -> None:
