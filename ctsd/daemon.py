@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from ctsd._state_dir import others_write
 from ctsd.configuration import Configuration
-from ctsd.errors import ConfigError
+from ctsd.errors import ConfigError, StoreError
 from ctsd.notify import INotifier
 from ctsd.opening import open_store, take_state_dir
 from ctsd.serving import Serving
@@ -55,6 +55,7 @@ class Daemon(Service):
         reactor: Any,
         notifier: INotifier,
         lent: Sequence[int] | None = None,
+        node: str = "",
         process: str = "",
     ) -> None:
         """
@@ -62,12 +63,14 @@ class Daemon(Service):
         :param lent: for a worker: the descriptors of its sockets, one for each listener. Its
             supervisor keeps these, has the lock on C{state_dir}, and says when to go by another
             configuration.
-        :param process: which of several this is, for people.
+        :param node: which of several processes this is, in the store.
+        :param process: the same for people.
         """
         self._configuration = configuration
         self._reactor = reactor
         self._notifier = notifier
         self._lent = lent
+        self._node = node
         self._process = process
         self._reloading = DeferredLock()
         self._drain_secs = DRAIN_SECS
@@ -88,13 +91,18 @@ class Daemon(Service):
         warning = others_write(settings.state_dir)
         if warning and self._lent is None:
             self._log.warn("state_dir: {warning}", warning=warning)
-        self._serving = Serving(
-            self._configuration,
-            reactor=self._reactor,
-            store=open_store(settings, reactor=self._reactor),
-            lent=self._lent,
-            process=self._process,
-        )
+        store = open_store(settings, reactor=self._reactor)
+        try:
+            self._serving = Serving(
+                self._configuration,
+                reactor=self._reactor,
+                store=store,
+                lent=self._lent,
+                node=self._node,
+                process=self._process,
+            )
+        except StoreError as error:
+            raise SystemExit(f"ctsd: {error.reason}") from None
         self._serving.privilegedStartService()
         super().privilegedStartService()
 

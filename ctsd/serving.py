@@ -20,6 +20,7 @@ from ctsd.scanning.rules import Rules
 from ctsd.sources import Sources, start_sources
 from ctsd.spool import Spool
 from ctsd.status import Status
+from ctsd.store.choose import node_name, on_sqlite
 from ctsd.store.queued import QueuedVerbs
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
@@ -46,12 +47,15 @@ class Serving(MultiService):
         reactor: Any,
         store: QueuedVerbs,
         lent: Sequence[int] | None = None,
+        node: str = "",
         process: str = "",
     ) -> None:
         """
         :param store: open; it is started and stopped with us.
         :param lent: see L{Listening}.
-        :param process: which of several this is, for people.
+        :param node: which of several processes this is, in the store.
+        :param process: the same for people.
+        :raises StoreError: C{state_dir} can't be used.
         """
         super().__init__()
         self._configuration = configuration
@@ -62,11 +66,12 @@ class Serving(MultiService):
         self._rules = Rules(services=self.sources.services, limits=scan_limits(settings))
         self._spool = spool = Spool(
             reactor=reactor,
-            directory=settings.state_dir / "spool",
+            directory=settings.upload_dir,
             max_concurrent=settings.upload.max_concurrent,
             max_bytes=settings.upload.spool_max_bytes,
             keep_free_bytes=settings.upload.keep_free_bytes,
         )
+        spool.open()
         self._scanning = scanning = assemble(
             reactor=reactor,
             store=store,
@@ -76,6 +81,9 @@ class Serving(MultiService):
             threads=settings.blocking_threads,
             log_values=settings.log_values,
             environment=configuration.child_environment,
+            node=" ".join(filter(None, (node_name(settings.state_dir), node))),
+            node_lease_secs=settings.store.node_lease_secs,
+            shared=settings.workers > 1 or not on_sqlite(settings.store.url),
         )
         status = Status(
             sources=lambda: self.sources, flight=scanning.flight, store=store, ids=scanning.ids
@@ -176,6 +184,7 @@ class Serving(MultiService):
         await self.sources.indexes.stopService()
         self.sources.stop()
         await self._store.stopService()
+        self._spool.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop, with requests in hand left to themselves."""

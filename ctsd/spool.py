@@ -8,8 +8,10 @@ takes all that arrived while the one before it ran.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -19,17 +21,21 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ctsd.errors import Unavailable
+from ctsd.errors import StoreError, Unavailable
 from ctsd.interfaces import ISpool
 from ctsd.spool_file import InThread, SpoolFile
 
 _GIB = 1024**3
 
+# What the name of a process' lock ends with.
+_LOCK = ".lock"
+
 
 @implementer(ISpool)
 class Spool:
     """
-    A directory of uploaded files: mode 0700, files 0600 with random names.
+    A directory of uploaded files: mode 0700, files 0600 with random names. Several processes may
+    use one directory; each knows by a lock which files are those of one that lives.
 
     :ivar used_bytes: of all files that are there, including those that are being written.
     :ivar writing: how many are being written.
@@ -66,9 +72,34 @@ class Spool:
         self._sizes: dict[Path, int] = {}
         # What this process wrote begins like this, so a sweep never takes a file in the making.
         self._epoch = token_hex(8)
+        self._lock: int | None = None
+        self._recounting = False
         self._in_thread = in_thread or (
             lambda work, *args: deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
         )
+
+    def open(self) -> None:
+        """
+        Make the directory, and tell other processes that what we write there is in use.
+
+        :raises StoreError: that is not possible.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _take_lock(self._lock_path)
+        except OSError as error:
+            raise StoreError(f"{self.directory} can't be used: {error.strerror}") from error
+
+    def close(self) -> None:
+        """At the end: what nobody needs of ours is anybody's to remove."""
+        if self._lock is not None:
+            self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.directory / f"{self._epoch}{_LOCK}"
 
     def check(self, *, size: int = 0) -> None:
         """
@@ -79,7 +110,7 @@ class Spool:
         if self.writing >= self._max_concurrent:
             raise self.unavailable("too many uploads at once")
         if self.used_bytes + size > self._max_bytes:
-            raise self.unavailable("the spool is full")
+            raise self._full()
         if self._free_bytes() < self._keep_free_bytes + size:
             raise self.unavailable("the disk is full")
 
@@ -107,7 +138,7 @@ class Spool:
 
     def sweep(self, *, keep: set[Path]) -> None:
         """
-        See L{ISpool}. One process at a time writes into a spool directory.
+        See L{ISpool}. What other processes that live have written stays, too.
         """
         self._in_thread(_sweep, self.directory, self._epoch, keep).addCallbacks(
             self._swept, self._complain
@@ -124,7 +155,7 @@ class Spool:
         :raises Unavailable: there is no room for them.
         """
         if self.used_bytes + size > self._max_bytes:
-            raise self.unavailable("the spool is full")
+            raise self._full()
         self.used_bytes += size
 
     def give(self, size: int) -> None:
@@ -161,6 +192,18 @@ class Spool:
                 self._sizes[path] = size
                 self.used_bytes += size
 
+    def _full(self) -> Unavailable:
+        if not self._recounting:
+            # Others may have removed what we have found here, and count.
+            self._recounting = True
+            self._in_thread(_gone, list(self._sizes)).addCallbacks(
+                self._forget, self._complain
+            ).addCallback(self._recounted)
+        return self.unavailable("the spool is full")
+
+    def _recounted(self, _: None) -> None:
+        self._recounting = False
+
     def _complain(self, failure: Failure) -> None:
         self._log.failure("could not clean the spool directory", failure=failure)
 
@@ -170,15 +213,54 @@ def _unlink_all(paths: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def _gone(paths: list[Path]) -> list[Path]:
+    return [path for path in paths if not path.exists()]
+
+
 def _sweep(directory: Path, epoch: str, keep: set[Path]) -> dict[Path, int]:
-    """Unlink what is not to be kept; the sizes of the rest, but for this process's own."""
+    """
+    Unlink what is not to be kept, but for what living processes have written; the sizes of what
+    dead ones have left and is to be kept.
+    """
     kept = {}
+    living = {epoch: True}
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in directory.iterdir():
-        if path.name.startswith(epoch):
+        writer = path.name.partition("-")[0].removesuffix(_LOCK)
+        if writer not in living:
+            living[writer] = _lives(directory / f"{writer}{_LOCK}")
+        if living[writer] or path.name.endswith(_LOCK):
             continue
         if path in keep:
             kept[path] = path.stat().st_size
         else:
             path.unlink(missing_ok=True)
     return kept
+
+
+def _take_lock(path: Path) -> int:
+    """Lock a file, which is made; the descriptor that keeps it so."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        # Somebody has taken it for one that was left, and removed it, before it was locked.
+        os.close(descriptor)
+
+
+def _lives(lock: Path) -> bool:
+    """Whether the process that made a lock has it still; else the lock is removed."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import resource
@@ -21,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ctsd.errors import Unavailable
+from ctsd.errors import StoreError, Unavailable
 from ctsd.model import File
 from ctsd.spool import Spool
 from ctsd.testing import FakeScans, numbered_ids
@@ -390,6 +391,62 @@ class SpoolTests(SynchronousTestCase):
         self.successResultOf(making.finish(name="", content_type=""))
         spool.sweep(keep={needed, mine})
         self.assertEqual(spool.used_bytes, 10 + 10 + 3)
+
+    def test_sweep_beside_others(self) -> None:
+        """What a process that lives has written stays; what a dead one left goes, and its lock."""
+        self.spool.open()
+        other = self.make()
+        other.open()
+        theirs, left = self.file(other).path, self.file(self.make()).path
+        self.spool.sweep(keep=set())
+        self.assertEqual((theirs.exists(), left.exists()), (True, False))
+        self.assertEqual(self.spool.used_bytes, 0)
+        assert other._lock is not None
+        os.close(other._lock)  # as when it dies
+        other._lock = None
+        self.spool.sweep(keep=set())
+        self.assertEqual([path.suffix for path in self.directory.iterdir()], [".lock"])
+        self.spool.close()
+        self.assertEqual(list(self.directory.iterdir()), [])
+
+    def test_lock_that_was_swept(self) -> None:
+        """A lock that a sweep has removed before it was held is made again."""
+        flock = fcntl.flock
+        swept: list[None] = []
+
+        def late(descriptor: int, operation: int) -> None:
+            if not swept:
+                swept.append(None)
+                (lock,) = self.directory.glob("*.lock")
+                lock.unlink()
+            flock(descriptor, operation)
+
+        self.patch(fcntl, "flock", late)
+        self.spool.open()
+        self.assertEqual(len(list(self.directory.glob("*.lock"))), 1)
+        path = self.file(self.spool).path
+        self.make().sweep(keep=set())
+        self.assertTrue(path.exists())
+        self.spool.close()
+
+    def test_removed_by_others(self) -> None:
+        """Files of before that another process has removed don't fill the spool for ever."""
+        left = [self.file(self.spool, b"x" * 450).path for _ in range(2)]
+        spool = self.make()
+        spool.sweep(keep=set(left))
+        self.assertRaises(Unavailable, spool.check, size=200)
+        for path in left:
+            path.unlink()
+        self.assertRaises(Unavailable, spool.check, size=200)
+        spool.check(size=200)
+        self.assertEqual(spool.used_bytes, 0)
+
+    def test_no_place(self) -> None:
+        """A directory that can't be made is told with its name."""
+        self.directory = self.directory / "file" / "spool"
+        self.directory.parent.write_bytes(b"")
+        error = self.assertRaises(StoreError, self.make().open)
+        self.assertIn(str(self.directory), error.reason)
 
     def test_sweep_before_first_upload(self) -> None:
         """The first start has nothing to sweep."""

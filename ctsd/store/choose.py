@@ -44,6 +44,7 @@ def make_store(
     retention_secs: float,
     threat_secs: float,
     warn: bool = False,
+    listen_url: str = "",
 ) -> QueuedVerbs:
     """
     A store, to be opened and started.
@@ -51,9 +52,10 @@ def make_store(
     :param url: C{store.url}, checked.
     :param directory: C{state_dir}; it has to be there.
     :param warn: whether the log shall have what is lax about the server, as that of a daemon.
+    :param listen_url: where to listen to what other processes tell; empty to ask them instead.
     :raises StoreError: packages are missing.
     """
-    if _is_sqlite(url):
+    if on_sqlite(url):
         return SQLiteStore(
             reactor=reactor,
             path=_path(url, directory),
@@ -75,12 +77,13 @@ def make_store(
         retention_secs=retention_secs,
         threat_secs=threat_secs,
         warn=warn,
+        listen=Target.parse(listen_url, password) if listen_url else None,
     )
 
 
 def threat_reader(*, url: str, password: str, directory: Path) -> ThreatReader:
     """How the threats of a store are read; see L{make_store}, which has to work."""
-    if _is_sqlite(url):
+    if on_sqlite(url):
         return ThreatReader(module=threat_rows.__name__, database=_path(url, directory))
     from ctsd.store import threat_rows_postgres
     from ctsd.store.postgres_target import Target
@@ -92,7 +95,8 @@ def threat_reader(*, url: str, password: str, directory: Path) -> ThreatReader:
     )
 
 
-def _is_sqlite(url: str) -> bool:
+def on_sqlite(url: str) -> bool:
+    """Whether a C{store.url} means SQLite."""
     return url.startswith("sqlite:")
 
 

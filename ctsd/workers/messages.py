@@ -26,6 +26,8 @@ class Brief:
     The first line that a worker hears.
 
     :ivar number: which worker it is, from 1.
+    :ivar node: what it is called in the store: as the process before it when that one has ended,
+        but not as one that is still there.
     :ivar path: the configuration file that was named, if any.
     :ivar first: the configuration with which the supervisor started.
     :ivar current: the one that holds now.
@@ -33,6 +35,7 @@ class Brief:
     """
 
     number: int
+    node: str
     path: Path | None
     first: Document
     current: Document
@@ -42,6 +45,7 @@ class Brief:
         """As a line."""
         return line(
             number=self.number,
+            node=self.node,
             path=None if self.path is None else str(self.path),
             first=_of_document(self.first),
             current=_of_document(self.current),
@@ -53,6 +57,7 @@ class Brief:
         """From what a line says."""
         return cls(
             number=said["number"],
+            node=said["node"],
             path=None if said["path"] is None else Path(said["path"]),
             first=document(said["first"]),
             current=document(said["current"]),

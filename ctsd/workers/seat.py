@@ -137,6 +137,7 @@ class Seat:
 
     :ivar serving: the process that answers; None while there is none.
     :ivar processes: all that there are.
+    :ivar generation: one more with each process that begins beside another one.
     """
 
     _log = Logger()
@@ -159,6 +160,7 @@ class Seat:
         self.number = number
         self.serving: WorkerProcess | None = None
         self.processes: list[WorkerProcess] = []
+        self.generation = 1
         self._clock = clock
         self._spawn = spawn
         self._changed = changed
@@ -180,6 +182,8 @@ class Seat:
         if self._coming is None:
             if self._restart is not None and self._restart.active():
                 self._restart.cancel()
+            if self.processes:
+                self.generation += 1
             self._coming = self._spawn(self)
             self.processes.append(self._coming)
         return filled

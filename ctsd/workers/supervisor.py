@@ -133,6 +133,7 @@ class Supervisor(Service):
         sockets = self._sockets.of(seat.number)
         brief = Brief(
             number=seat.number,
+            node=f"{seat.number}.{seat.generation}",
             path=self._first.path,
             first=self._first.settings.document,
             current=self._current,

@@ -101,6 +101,7 @@ class Worker:
             reactor=self._reactor,
             notifier=Reports(clock=self._reactor),
             lent=brief.lent,
+            node=brief.node,
             process=f"{name} of {configuration.settings.workers} (process {os.getpid()})",
         )
         daemon.privilegedStartService()

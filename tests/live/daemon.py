@@ -95,6 +95,11 @@ class Daemon:
         """Where it keeps everything."""
         return self.directory / "var"
 
+    def uploads(self) -> list[Path]:
+        """The uploaded files that are there."""
+        spool = self.state_dir / "spool"
+        return [path for path in spool.glob("*") if path.suffix != ".lock"]
+
     def run(self) -> subprocess.Popen[bytes]:
         """Start it, without waiting for it."""
         command = [

@@ -87,8 +87,7 @@ class AuthTests(SynchronousTestCase):
 
         self.assertEqual(post("secret").status_code, 200)
         self.assertEqual(post("wrong").status_code, 401)
-        spool = daemon.state_dir / "spool"
-        wait_until(lambda: not list(spool.iterdir()), "an empty spool")
+        wait_until(lambda: not daemon.uploads(), "an empty spool")
 
     def test_wrong(self) -> None:
         """A guess is held back at most 2 s, and the log says what it means, without it."""
@@ -121,8 +120,7 @@ class AuthTests(SynchronousTestCase):
             ):
                 got = daemon.write_all_first("auth", head, sent)
                 self.assertEqual(got[:13], b"HTTP/1.1 401 ", head)
-        spool = daemon.state_dir / "spool"
-        self.assertEqual(list(spool.iterdir()) if spool.exists() else [], [])
+        self.assertEqual(daemon.uploads(), [])
 
     def test_rotation(self) -> None:
         """A password is changed on two sides, without a moment in which neither works."""

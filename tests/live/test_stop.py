@@ -288,11 +288,10 @@ class InHandTests(StopCase):
         daemon = self.started()
         client = self.connected(daemon)
         client.sendall(HEAD + chunk(ARTIFACT + os.urandom(300_000)))
-        spool = daemon.state_dir / "spool"
-        wait_until(lambda: list(spool.iterdir()), "a file in the spool")
+        wait_until(daemon.uploads, "a file in the spool")
         self.assertEnds(daemon)
         daemon.start()
-        wait_until(lambda: not list(spool.iterdir()), "the spool is empty", 5)
+        wait_until(lambda: not daemon.uploads(), "the spool is empty", 5)
 
     def test_upload_that_goes_on(self) -> None:
         """A client that completes its upload while the daemon ends is answered, and its file is
@@ -300,8 +299,7 @@ class InHandTests(StopCase):
         daemon = self.started()
         client = self.connected(daemon)
         client.sendall(HEAD + chunk(ARTIFACT + os.urandom(300_000)))
-        spool = daemon.state_dir / "spool"
-        wait_until(lambda: list(spool.iterdir()), "a file in the spool")
+        wait_until(daemon.uploads, "a file in the spool")
         started = time.monotonic()
         daemon.signal(signal.SIGTERM)
         time.sleep(0.5)
@@ -311,12 +309,12 @@ class InHandTests(StopCase):
         self.assertIn(b"Connection: close", head)
         self.assertEnds(daemon, started)
         daemon.start()
-        (path,) = spool.iterdir()
+        (path,) = daemon.uploads()
         self.assertEqual(path.stat().st_size, 600_000)
         (self.own(daemon) / "go").touch()
         final = daemon.finished(json.loads(answer)["id"])
         self.assertEqual((final.status, len(final.json["hits"])), (200, 1))
-        wait_until(lambda: not list(spool.iterdir()), "the spool is empty", 5)
+        wait_until(lambda: not daemon.uploads(), "the spool is empty", 5)
 
     def test_idle(self) -> None:
         """Clients that ask nothing, or have begun to, or do not read, do not hold the end; nobody

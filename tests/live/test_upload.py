@@ -87,7 +87,7 @@ class UploadTests(SynchronousTestCase):
 
     def spool_is_empty(self, daemon: Daemon) -> bool:
         """Whether nothing is left of any upload."""
-        return not list((daemon.state_dir / "spool").iterdir())
+        return not daemon.uploads()
 
     def test_gibibyte(self) -> None:
         """1 GiB, chunked: found by its hash, within 150 MiB, and nothing is left of it."""
