@@ -130,12 +130,20 @@ class Way:
     authorization: str = ""
 
 
-def load(way: Way, kind: str, values: Path, connections: int, secs: float, seed: int) -> dict:
+def load(
+    way: Way,
+    kind: str,
+    values: Path,
+    connections: int,
+    secs: float,
+    seed: int,
+    pause_ms: float = 0.0,
+) -> dict:
     """What wrk measures."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{secs:g}s"]
     command += ["--timeout", "10s", "-s", str(HERE / "load.lua")]
     command += [f"{way.scheme}://127.0.0.1:{way.port}/"]
-    command += ["--", kind, str(values), str(seed), way.authorization]
+    command += ["--", kind, str(values), str(seed), way.authorization, f"{pause_ms:g}"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     line = re.search(r"RESULT (.*)", said)[1]
     result = {k: float(v) for k, v in (pair.split("=") for pair in line.split())}

@@ -1,4 +1,5 @@
--- One kind of request for wrk. Arguments: kind, file of values, seed, Authorization (or nothing).
+-- One kind of request for wrk. Arguments: kind, file of values, seed, Authorization (or nothing),
+-- for how many milliseconds each connection pauses between requests, on average (or nothing).
 -- Every request has another value: of the file for hits, made up for misses.
 
 local kind, values, counter, seed
@@ -19,6 +20,10 @@ function init(args)
   counter = tonumber(seed) * 7919
   if args[4] and args[4] ~= "" then
     head = head .. "Authorization: " .. args[4] .. "\r\n"
+  end
+  local pause = tonumber(args[5] or "0")
+  if pause > 0 then
+    delay = function() return math.floor(math.random() * 2 * pause + 0.5) end
   end
 end
 
@@ -62,7 +67,7 @@ end
 
 function done(summary, latency)
   io.write(string.format(
-    "RESULT requests=%d micros=%d p50=%.1f p99=%.1f p999=%.1f max=%.1f errors=%d not2xx=%d\n",
+    "RESULT requests=%d micros=%d p50=%.2f p99=%.2f p999=%.2f max=%.2f errors=%d not2xx=%d\n",
     summary.requests, summary.duration, latency:percentile(50) / 1000,
     latency:percentile(99) / 1000, latency:percentile(99.9) / 1000, latency.max / 1000,
     summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
