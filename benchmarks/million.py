@@ -17,7 +17,6 @@ from pathlib import Path
 
 from http_load import Server, Way, ask, load, urls, wait_for, write_feed
 
-
 #: Of each of 8 connections.
 PAUSE_MS = 10.0
 
