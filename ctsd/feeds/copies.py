@@ -1,0 +1,263 @@
+"""
+What is on the disk of a feed: its newest good copy, a copy that was refused, and how its provider
+was asked last. C{feed.json} names the files; nothing else makes a file count.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from attrs import evolve, frozen
+
+from ctsd.feeds.job import Refused
+
+_STATE: Final = "feed.json"
+_LOCK: Final = "lock"
+_STATE_MAX_BYTES: Final = 65536
+_READ_BYTES: Final = 1 << 20
+
+
+class BadState(Exception):
+    """C{feed.json} is no state of a feed, or can't be read; the message names it."""
+
+
+class Busy(Exception):
+    """Another process, or another part of this one, is at this feed."""
+
+
+@frozen(kw_only=True)
+class Copy:
+    """
+    A file of a feed as its provider packed it. Times are POSIX seconds.
+
+    :ivar file: its name in the feed's directory.
+    :ivar sha256: in hexadecimal.
+    :ivar fetched: when it was the provider's newest for the first time, as far as we know.
+    :ivar checked: when the provider last said that it still is.
+    :ivar url: where it came from, for people; of an imported one the file's name.
+    :ivar source: the description's address that C{etag} and C{last_modified} belong to.
+    :ivar rows: of the file; C{refused} of them could not be read.
+    :ivar records: indicators that they make.
+    :ivar reason: why it was refused; empty for a good one.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    fetched: float
+    checked: float
+    url: str = ""
+    source: str = ""
+    etag: str = ""
+    last_modified: str = ""
+    rows: int = 0
+    refused: int = 0
+    records: int = 0
+    reason: str = ""
+
+
+@frozen(kw_only=True)
+class FeedState:
+    """
+    How a feed stands. Times are POSIX seconds; 0 is never.
+
+    :ivar copy: the newest good one.
+    :ivar refused: the newest that was refused after that, kept for L{Copies.accept}.
+    :ivar tried: when its provider was asked last.
+    :ivar not_before: the provider wants no request before that.
+    :ivar due: when it is to be asked again.
+    :ivar failures: how many times in a row that came to nothing.
+    :ivar error: what went wrong the last time; empty when nothing did.
+    """
+
+    copy: Copy | None = None
+    refused: Copy | None = None
+    tried: float = 0.0
+    not_before: float = 0.0
+    due: float = 0.0
+    failures: int = 0
+    error: str = ""
+
+
+class Disk:
+    """The steps that change something on the disk; tests make one of them the last one."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A file that would survive a power loss, its name apart."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name."""
+        os.replace(old, new)
+
+    def sync(self, directory: Path) -> None:
+        """Have the names in a directory survive a power loss."""
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+
+class Lock:
+    """A feed that is ours for a while; at most until this process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Others may have it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class Copies:
+    """
+    The directory of one feed. Everything in here blocks, and may raise C{OSError}.
+
+    Who changes something holds the lock. A crash at any point leaves the state before or the one
+    after: a file is whole before C{feed.json} names it, and goes when that no longer does.
+    """
+
+    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+        self._directory = directory
+        self._disk = disk or Disk()
+
+    def state(self) -> FeedState:
+        """
+        How it stands.
+
+        :raises BadState: nobody can tell.
+        """
+        path = self._directory / _STATE
+        try:
+            with path.open("rb") as opened:
+                data = opened.read(_STATE_MAX_BYTES)
+        except FileNotFoundError:
+            return FeedState()
+        except OSError as error:
+            raise BadState(f"{path} can't be read: {error.strerror}") from error
+        try:
+            return msgspec.json.decode(data, type=FeedState)
+        except msgspec.DecodeError as error:
+            raise BadState(f"{path} is no state of a feed: {error}") from error
+
+    def mark(self) -> tuple[int, ...]:
+        """What changes when the state does; nothing more can be told from it."""
+        try:
+            found = os.stat(self._directory / _STATE)
+        except OSError:
+            return ()
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    def path(self, copy: Copy) -> Path:
+        """Where a copy is."""
+        return self._directory / copy.file
+
+    def lock(self) -> Lock:
+        """
+        Make the directory, if need be, and have it alone.
+
+        :raises Busy: another one has it.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._directory / _LOCK, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Busy("it is being updated") from None
+        return Lock(descriptor)
+
+    def fresh(self) -> Path:
+        """Where a new file may be written; what is left of an earlier one is gone."""
+        self._sweep(self.state())
+        return self._directory / "new.part"
+
+    def write(self, state: FeedState) -> None:
+        """Make this the state, and remove the files that it does not name."""
+        fresh = self._directory / (_STATE + ".part")
+        self._disk.write(fresh, msgspec.json.encode(state))
+        self._disk.rename(fresh, self._directory / _STATE)
+        self._disk.sync(self._directory)
+        self._sweep(state)
+
+    def keep(self, part: Path, copy: Copy, state: FeedState) -> FeedState:
+        """
+        Keep a new file, which was synced: as the good copy, or aside when it has a C{reason}.
+
+        :param copy: what is known of it, without a name.
+        :param state: how things stand now, but for the copies.
+        :return: how they stand then.
+        """
+        copy = evolve(copy, file=f"data-{copy.sha256[:32]}")
+        self._disk.rename(part, self._directory / copy.file)
+        self._disk.sync(self._directory)
+        if copy.reason:
+            state = evolve(state, refused=copy)
+        else:
+            state = evolve(state, copy=copy, refused=None)
+        self.write(state)
+        return state
+
+    def accept(self) -> FeedState:
+        """
+        Make the refused copy the good one.
+
+        :raises LookupError: there is none.
+        """
+        state = self.state()
+        refused = state.refused
+        if refused is None or not self.path(refused).exists():
+            raise LookupError("no copy of it was refused")
+        state = evolve(state, copy=evolve(refused, reason=""), refused=None, failures=0, error="")
+        self.write(state)
+        return state
+
+    def _sweep(self, state: FeedState) -> None:
+        named = {copy.file for copy in (state.copy, state.refused) if copy is not None}
+        for path in self._directory.iterdir():
+            ours = path.name.startswith("data-") or path.name.endswith(".part")
+            if ours and path.name not in named:
+                self._disk.unlink(path)
+
+
+def bring(source: Path, into: Path, *, max_bytes: int) -> tuple[int, str]:
+    """
+    Copy a file to a new one, and sync it.
+
+    :return: its size and its SHA-256.
+    :raises OSError: it can't be read or written.
+    :raises Refused: it is larger than C{max_bytes}.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with source.open("rb") as opened, into.open("xb") as written:
+        os.fchmod(written.fileno(), 0o600)
+        while data := opened.read(_READ_BYTES):
+            size += len(data)
+            if size > max_bytes:
+                raise Refused(f"it is larger than {max_bytes:,} bytes")
+            digest.update(data)
+            written.write(data)
+        written.flush()
+        os.fsync(written.fileno())
+    return size, digest.hexdigest()

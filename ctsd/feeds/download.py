@@ -1,0 +1,131 @@
+"""Brings feeds: their directories, and all that changes something in them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from ctsd.feeds.copies import Copies, Copy, Disk, FeedState
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.job import InThread
+from ctsd.feeds.visit import Examine, Fetched, Steps, Visit
+from ctsd.interfaces import IOutbound
+from ctsd.remote import Download
+
+
+class Downloads:
+    """
+    Updates feeds when somebody says so, and takes what people bring.
+
+    Deferreds may fail with L{ctsd.feeds.copies.Busy} (another process, or another part of this
+    one, is at this feed), L{ctsd.feeds.copies.BadState} and C{OSError}, beside what stands there.
+    Cancelling one ends the request; the directory is released when no thread is in it any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        outbound: IOutbound,
+        examine: Examine,
+        in_thread: InThread,
+        now: Callable[[], float],
+        chance: Callable[[], float],
+        disk: Disk | None = None,
+    ) -> None:
+        """
+        :param directory: has one for each feed.
+        :param now: POSIX seconds.
+        :param chance: from 0 to 1, another one each time.
+        """
+        self._directory = directory
+        self._outbound = outbound
+        self._examine = examine
+        self._in_thread = in_thread
+        self._now = now
+        self._chance = chance
+        self._disk = disk
+
+    def copies(self, name: str) -> Copies:
+        """A feed's directory; all of it blocks."""
+        return Copies(self._directory / name, self._disk)
+
+    def update(self, description: Description) -> Deferred[FeedState]:
+        """
+        Ask a feed's provider, whether it is time or not. What goes wrong with it or with its
+        file is no failure, but stands in the state.
+
+        :return: fires with how the feed stands then.
+        :raises TooEarly: (L{ctsd.feeds.visit}) the provider may not be asked yet.
+        """
+        return self._visit(description, Visit.update)
+
+    def bring(self, description: Description, file: Path) -> Deferred[FeedState]:
+        """
+        Take a file that somebody brought, through the same guards. It counts as old as it is.
+
+        :return: fires with how the feed stands then; a file that was refused stands in C{refused}.
+        :raises Refused: (L{ctsd.feeds.job}, as the next) it is larger than a copy may be.
+        :raises BuildFailed: nobody could look at it.
+        """
+        return self._visit(description, lambda visit: visit.bring(file))
+
+    def accept(self, description: Description) -> Deferred[FeedState]:
+        """
+        Take the copy that was refused.
+
+        :return: fires with how the feed stands then.
+        :raises LookupError: there is none.
+        """
+        return self._visit(description, Visit.accept)
+
+    def _visit(
+        self, description: Description, work: Callable[[Visit], Awaitable[FeedState]]
+    ) -> Deferred[FeedState]:
+        async def visit() -> FeedState:
+            copies = self.copies(description.name)
+            steps = Steps(self._in_thread)
+            # Not by the steps: who gives up here must not leave a lock behind.
+            lock = copies.lock()
+            try:
+                return await work(
+                    Visit(
+                        description,
+                        copies,
+                        fetch=self._fetch,
+                        examine=self._examine,
+                        steps=steps,
+                        now=self._now,
+                        chance=self._chance,
+                    )
+                )
+            finally:
+                await steps.settled()
+                lock.release()
+
+        return Deferred.fromCoroutine(visit())
+
+    async def _fetch(self, description: Description, state: FeedState, part: Path) -> Fetched:
+        """One file. Where its address has a date in it, today's need not be there yet."""
+        fetched = Fetched(Download(status=404), "")
+        for remote in description.remotes(now=self._now()):
+            answer = await self._outbound.download(
+                remote=remote,
+                into=part,
+                headers=if_newer(state.copy, remote.shown),
+                max_bytes=description.provider.max_bytes,
+            )
+            fetched = Fetched(answer, remote.shown)
+            if answer.status != 404:
+                break
+        return fetched
+
+
+def if_newer(copy: Copy | None, source: str) -> dict[str, str]:
+    """The headers of a request that wants nothing but something newer than a copy."""
+    if copy is None or copy.source != source:
+        return {}
+    headers = {"If-None-Match": copy.etag, "If-Modified-Since": copy.last_modified}
+    return {name: value for name, value in headers.items() if value}

@@ -1,0 +1,298 @@
+"""
+One visit to a feed's directory, which is ours for so long: its provider is asked, or a file is
+brought; what comes is looked at and kept, aside if it may not be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ctsd.errors import OutboundError
+from ctsd.feeds.copies import Copies, Copy, FeedState, bring
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.guards import Counts, check_counts, check_file, unpacked_limit
+from ctsd.feeds.job import BuildFailed, InThread, Refused
+from ctsd.feeds.providers import Provider
+from ctsd.feeds.times import (
+    is_over_quota,
+    next_time,
+    retry_time,
+    righted,
+    wait_secs,
+    wanted_pause_secs,
+)
+from ctsd.remote import Download
+
+
+class TooEarly(Exception):
+    """
+    The provider may not be asked yet.
+
+    :ivar secs: how long not.
+    """
+
+    def __init__(self, secs: float) -> None:
+        super().__init__(f"its provider wants no request for another {secs:.0f} s")
+        self.secs = secs
+
+
+class Examine(Protocol):
+    """Has a parser read a file, somewhere where that holds nobody up."""
+
+    def __call__(
+        self, description: Description, path: Path, *, max_unpacked_bytes: int
+    ) -> Awaitable[Counts]:
+        """
+        What is in it.
+
+        :raises Refused: it can't be unpacked or parsed at all.
+        :raises BuildFailed: nobody could look; another try may.
+        """
+
+
+@frozen
+class Fetched:
+    """
+    What came of asking for a feed.
+
+    :ivar source: the description's address that was asked; tells what an C{ETag} belongs to.
+    """
+
+    answer: Download
+    source: str
+
+
+class Fetch(Protocol):
+    """Has a feed's file written, in one request or in many."""
+
+    def __call__(
+        self, description: Description, state: FeedState, part: Path
+    ) -> Awaitable[Fetched]:
+        """
+        Write it to C{part}, and sync it, unless the answer's status is another one than 200.
+
+        :param state: what is there already: with a status of 304, C{state.copy} is the newest.
+        :raises OutboundError: there was no whole answer.
+        """
+
+
+class Steps:
+    """
+    Runs functions in a thread, one after the other. Who gives up waiting for one does not end it;
+    L{settled} tells when it has ended.
+    """
+
+    def __init__(self, in_thread: InThread) -> None:
+        self._in_thread = in_thread
+        self._running: Deferred[Any] | None = None
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Fires with what the function returns, or fails with what it raises."""
+        running = self._in_thread(function, *args, **kwargs)
+        self._running = running
+        result: Deferred[Any] = Deferred(lambda _: None)
+        running.addBoth(_hand_on, result)
+        return result
+
+    async def settled(self) -> None:
+        """Wait for the end of what was begun."""
+        if self._running is not None:
+            ended: Deferred[None] = Deferred(lambda _: None)
+            self._running.addBoth(_hand_on, ended)
+            await ended
+
+
+def _hand_on(outcome: Any, to: Deferred[Any]) -> None:
+    if not to.called:
+        to.callback(outcome)
+
+
+class Visit:
+    """
+    What can be done with a feed while its directory is locked. What goes wrong with a provider or
+    with its file is no exception, but stands in the state that is returned.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        description: Description,
+        copies: Copies,
+        *,
+        fetch: Fetch,
+        examine: Examine,
+        steps: Steps,
+        now: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._description = description
+        self._provider: Provider = description.provider
+        self._copies = copies
+        self._fetch = fetch
+        self._examine = examine
+        self._steps = steps
+        self._now = now
+        self._chance = chance
+
+    async def update(self) -> FeedState:
+        """
+        Ask the provider.
+
+        :raises TooEarly: it may not be asked yet.
+        """
+        copies, steps = self._copies, self._steps
+        read: FeedState = await steps(copies.state)
+        state = righted(read, now=self._now())
+        wait = wait_secs(state, self._provider, now=self._now())
+        if wait > 0:
+            if state != read:
+                await steps(copies.write, state)
+            raise TooEarly(wait)
+        # Before the request: the minimum holds even if nobody lives to see the answer.
+        state = evolve(state, tried=self._now())
+        await steps(copies.write, state)
+        part = await steps(copies.fresh)
+        try:
+            fetched = await self._fetch(self._description, state, part)
+        except OutboundError as error:
+            return await self._failed(state, error.reason)
+        answer = fetched.answer
+        state = evolve(state, tried=self._now())
+        if answer.status == 304 and state.copy is not None:
+            return await self._same(state, evolve(state.copy, checked=self._now()))
+        if answer.status != 200:
+            return await self._bad_status(state, answer)
+        copy = Copy(
+            file="",
+            size=answer.size,
+            sha256=answer.sha256,
+            fetched=self._now(),
+            checked=self._now(),
+            url=answer.url,
+            source=fetched.source,
+            etag=answer.headers.get("etag", "")[:1024],
+            last_modified=answer.headers.get("last-modified", "")[:1024],
+        )
+        last = state.copy
+        if last is not None and last.sha256 == copy.sha256:
+            # The very same file as before: there is nothing to look at.
+            return await self._same(
+                state,
+                evolve(
+                    copy,
+                    file=last.file,
+                    fetched=last.fetched,
+                    rows=last.rows,
+                    refused=last.refused,
+                    records=last.records,
+                ),
+            )
+        due = next_time(self._provider, now=self._now(), chance=self._chance())
+        try:
+            return await self._keep(evolve(state, due=due, not_before=0.0), part, copy)
+        except BuildFailed as error:
+            return await self._failed(state, f"nobody could read its copy: {error}")
+
+    async def bring(self, file: Path) -> FeedState:
+        """
+        Take a file that somebody brought. It counts as old as it is.
+
+        :raises OSError: it can't be read.
+        :raises Refused: it is larger than a copy may be.
+        :raises BuildFailed: nobody could look at it.
+        """
+        copies, steps = self._copies, self._steps
+        state: FeedState = await steps(copies.state)
+        part = await steps(copies.fresh)
+        size, sha256 = await steps(bring, file, part, max_bytes=self._provider.max_bytes)
+        dated = min((await steps(file.stat)).st_mtime, self._now())
+        copy = Copy(file="", size=size, sha256=sha256, fetched=dated, checked=dated, url=file.name)
+        return await self._keep(state, part, copy)
+
+    async def accept(self) -> FeedState:
+        """
+        Take the copy that was refused.
+
+        :raises LookupError: there is none.
+        """
+        state: FeedState = await self._steps(self._copies.accept)
+        return state
+
+    async def _keep(self, state: FeedState, part: Path, copy: Copy) -> FeedState:
+        """Look at a new file, and keep it: as the newest copy, or aside."""
+        provider, name = self._provider, self._description.name
+        try:
+            await self._steps(check_file, part, provider)
+            counts = await self._examine(
+                self._description,
+                part,
+                max_unpacked_bytes=unpacked_limit(provider, copy.size),
+            )
+            copy = evolve(copy, rows=counts.rows, refused=counts.refused, records=counts.records)
+            check_counts(counts, provider, state.copy)
+        except Refused as error:
+            reason = str(error) or "it is not fit"
+            self._log.error(
+                "Feed {name}: the copy from {url} is not taken: {reason}; if it is right all the"
+                " same: ctsd feeds accept {name}",
+                name=name,
+                url=copy.url,
+                reason=reason,
+            )
+            state = evolve(
+                state, failures=state.failures + 1, error=f"its copy is not taken: {reason}"
+            )
+            kept: FeedState = await self._steps(
+                self._copies.keep, part, evolve(copy, reason=reason), state
+            )
+            return kept
+        state = evolve(state, failures=0, error="")
+        kept = await self._steps(self._copies.keep, part, copy, state)
+        self._log.info(
+            "Feed {name}: {records} records from {url}",
+            name=name,
+            records=copy.records,
+            url=copy.url,
+        )
+        return kept
+
+    async def _same(self, state: FeedState, copy: Copy) -> FeedState:
+        """There is nothing newer than our copy; one that was refused is gone there, too."""
+        due = next_time(self._provider, now=self._now(), chance=self._chance())
+        state = evolve(
+            state, copy=copy, refused=None, due=due, not_before=0.0, failures=0, error=""
+        )
+        await self._steps(self._copies.write, state)
+        return state
+
+    async def _bad_status(self, state: FeedState, answer: Download) -> FeedState:
+        provider, status = self._provider, answer.status
+        pause = wanted_pause_secs(status, answer.headers, provider, now=self._now())
+        if pause is not None:
+            state = evolve(state, not_before=self._now() + pause)
+        reason = f"it answered {status}"
+        if is_over_quota(status, provider):
+            reason = f"it says that it was asked too often ({status})"
+        elif status in (401, 403):
+            reason = f"it does not take our credentials, or wants some ({status})"
+        return await self._failed(state, reason)
+
+    async def _failed(self, state: FeedState, reason: str) -> FeedState:
+        state = evolve(state, tried=self._now(), failures=state.failures + 1, error=reason)
+        due = retry_time(state, self._provider, now=self._now(), chance=self._chance())
+        state = evolve(state, due=due)
+        await self._steps(self._copies.write, state)
+        self._log.warn(
+            "Feed {name} could not be had: {reason}; again in {secs:.0f} s",
+            name=self._description.name,
+            reason=reason,
+            secs=due - self._now(),
+        )
+        return state
