@@ -18,6 +18,9 @@ from ctsd.model import JSON, ROOT_SERVICE, Artifact, EncodedHit, ScanView
 from ctsd.records import NO_MATCHES, Indexed, Matches, Record
 from ctsd.states import SearcherState, SearchState
 from ctsd.stored import indexed
+from ctsd.wire import encode_hit
+
+__all__ = ["A_HIT", "FakeScans", "FakeStatus", "MemoryRecords", "encode_hit"]
 
 #: A hit as L{ctsd.wire} encodes it.
 A_HIT = EncodedHit(b'{"props":[{"type":"string","name":"campaign","value":"X"}]}')

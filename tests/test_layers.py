@@ -78,7 +78,7 @@ ARROWS = {
     "one_scan": f"{_VALUES} artifacts config discovery scanning sources store threads",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
-    "testing": f"{_VALUES} artifacts searcher stored",
+    "testing": f"{_VALUES} artifacts searcher stored wire",
 }
 
 #: Rooms that only compute: no reactor, no sockets, no files.
