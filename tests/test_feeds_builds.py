@@ -18,7 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 import ctsd
-from ctsd.feeds.builds import _START, Builds
+from ctsd.feeds.builds import Builds
+from ctsd.feeds.children import start_of
 from ctsd.feeds.index import Index
 from ctsd.feeds.job import (
     BuildFailed,
@@ -200,8 +201,9 @@ class BuildsTests(TestCase):
 
     async def test_ends_with_the_daemon(self) -> None:
         """A build whose daemon has died ends by itself."""
+        start = start_of("ctsd.feeds.build")
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, str(Path(ctsd.__file__).parent.parent)],
+            [sys.executable, "-P", "-c", start, str(Path(ctsd.__file__).parent.parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )

@@ -1,36 +1,25 @@
 """
-Builds one index, in a process of its own: C{python -m ctsd.feeds.build}.
-
-The first line of its standard input is a L{Job} as JSON. Standard input stays open for as long as
-the index is wanted: when it ends, because the daemon closed it or died, the build ends, too. The
-one line of its standard output says how it went: C{{"built": ...}}, C{{"refused": "why"}} or
-C{{"failed": "why"}}.
+Builds one index, in a process of its own (L{ctsd.feeds.inside}), which is given a L{Job}.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
 from attrs import asdict
 
-from ctsd.errors import StoreError
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.index import About
+from ctsd.feeds.inside import answer
 from ctsd.feeds.job import Job, Refused, source_of
 from ctsd.records import Record
-
-#: How far a build stands back behind the daemon on a busy core.
-NICENESS = 15
 
 #: A line longer than this is no line of a list of indicators.
 MAX_LINE_CHARS = 1 << 20
@@ -130,31 +119,12 @@ def load_parse(reference: str) -> Callable[[Iterable[str]], Iterator[Record | No
 
 def main() -> int:
     """Do what the first line of standard input says."""
-    os.nice(NICENESS)
-    given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    given["target"], given["source"] = Path(given["target"]), Path(given["source"])
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    try:
-        answer: dict[str, object] = {"built": asdict(run(Job(**given)))}
-    except Refused as error:
-        answer = {"refused": str(error)}
-    except StoreError as error:
-        answer = {"failed": error.reason}
-    except OSError as error:
-        answer = {"failed": f"{error.strerror}: {error.filename}" if error.filename else str(error)}
-    except Exception as error:
-        # Where, but not what: a message may hold what stands in the source.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        answer = {"failed": f"{type(error).__name__} at {last.filename}:{last.lineno}"}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-    return 0 if "built" in answer else 1
+    return answer(_built)
 
 
-def _end_with_stdin() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(3)
+def _built(given: dict[str, Any]) -> dict[str, Any]:
+    paths = {"target": Path(given["target"]), "source": Path(given["source"])}
+    return asdict(run(Job(**{**given, **paths})))
 
 
 if __name__ == "__main__":

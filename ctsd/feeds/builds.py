@@ -4,44 +4,25 @@ Has indexes built in child processes, one after the other, and never waits for o
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 from attrs import asdict, evolve
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-import ctsd
+from ctsd.feeds.children import Children
 from ctsd.feeds.index import About
 from ctsd.feeds.job import (
     BuildFailed,
     BuiltElsewhere,
     Job,
-    Refused,
     clear_scratch,
     lock_builds,
     look_of,
-)
-
-#: What a build may know of our environment; secrets live there, too.
-PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "PYTHONHOME", "PYTHONPATH")
-
-#: Runs L{ctsd.feeds.build} of this very C{ctsd}, wherever it was imported from; C{-P} keeps the
-#: working directory, which may be anybody's, out of it.
-_START = (
-    "import sys; home = sys.argv[1]; home in sys.path or sys.path.insert(0, home);"
-    " from ctsd.feeds.build import main; sys.exit(main())"
 )
 
 
@@ -70,15 +51,18 @@ class Builds:
         """
         :param lock: held during a build, so that one runs at a time.
         :param timeout_secs: a build that takes longer is ended.
-        :param environment: where the variables that are L{PASSED} come from.
+        :param environment: where the variables that are L{ctsd.feeds.children.PASSED} come from.
         :param max_output_bytes: a build that says more is ended.
         """
-        self._reactor = reactor
         self._clock = clock
         self._lock = lock
-        self._timeout_secs = timeout_secs
-        self._environment = environment
-        self._max_output_bytes = max_output_bytes
+        self._children = Children(
+            reactor=reactor,
+            clock=clock,
+            timeout_secs=timeout_secs,
+            environment=environment,
+            max_output_bytes=max_output_bytes,
+        )
 
     def __call__(self, job: Job) -> Deferred[About]:
         """See L{ctsd.feeds.job.Build}. A build that is cancelled has ended when this fires."""
@@ -110,36 +94,14 @@ class Builds:
 
     async def _run(self, job: Job) -> About:
         started = self._clock.seconds()
-        child = _Child(job, self._max_output_bytes)
-        home = str(Path(ctsd.__file__).parent.parent)
-        environment = {
-            name: self._environment[name] for name in PASSED if name in self._environment
-        }
-        # The linear algebra in numpy starts a thread a core, which nobody uses here.
-        environment["OPENBLAS_NUM_THREADS"] = "1"
-        try:
-            process = self._reactor.spawnProcess(
-                child,
-                sys.executable,
-                [sys.executable, "-P", "-c", _START, home],
-                env=environment,
-            )
-        except OSError as error:
-            raise BuildFailed(f"no process could be started: {error.strerror}") from error
-        timer = self._clock.callLater(
-            self._timeout_secs, child.end, f"it took longer than {self._timeout_secs:g} s"
+        given = {**asdict(job), "target": str(job.target), "source": str(job.source)}
+        answer = await self._children.run(
+            "ctsd.feeds.build", given, gone=lambda process: clear_scratch(job.target, process)
         )
         try:
-            answer = await child.ended
-        except CancelledError:
-            child.end("it was cancelled")
-            await child.gone
-            raise
-        finally:
-            if timer.active():
-                timer.cancel()
-            clear_scratch(job.target, process.pid)
-        about = _about(answer)
+            about = About(**answer)
+        except TypeError as error:
+            raise BuildFailed("it gave an answer of another version") from error
         self._log.info(
             "built {target}: {records} records, {skipped} skipped, {seconds:.1f} s",
             target=str(job.target),
@@ -148,82 +110,3 @@ class Builds:
             seconds=self._clock.seconds() - started,
         )
         return about
-
-
-class _Child(ProcessProtocol):
-    """
-    One build's process.
-
-    :ivar ended: fires with its answer.
-    :ivar gone: fires when there is no process any more, however it ended.
-    """
-
-    transport: IProcessTransport
-
-    def __init__(self, job: Job, max_output_bytes: int) -> None:
-        self.ended: Deferred[dict[str, Any]] = Deferred(lambda _: None)
-        self.gone: Deferred[None] = Deferred()
-        self._job = job
-        self._room = max_output_bytes
-        self._output = bytearray()
-        self._errors = b""
-        self._why = ""
-
-    def connectionMade(self) -> None:
-        """Tell it what to build; its standard input stays open while we live."""
-        given = {**asdict(self._job), "target": str(self._job.target)}
-        given["source"] = str(self._job.source)
-        self.transport.write(json.dumps(given).encode() + b"\n")
-
-    def outReceived(self, data: bytes) -> None:
-        """Collect its answer."""
-        self._output += data
-        if len(self._output) > self._room:
-            self._output.clear()
-            self.end("it said too much")
-
-    def errReceived(self, data: bytes) -> None:
-        """Keep the end of what it complains of."""
-        self._errors = (self._errors + data)[-2000:]
-
-    def end(self, why: str) -> None:
-        """Kill it."""
-        self._why = self._why or why
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
-
-    def processEnded(self, reason: Failure) -> None:
-        """Make something of how it ended."""
-        ended, gone = self.ended, self.gone
-        if not ended.called:
-            try:
-                ended.callback(self._answer(reason.value))
-            except BuildFailed:
-                ended.errback(Failure())
-        gone.callback(None)
-
-    def _answer(self, how: BaseException | None) -> dict[str, Any]:
-        if self._why:
-            raise BuildFailed(self._why)
-        try:
-            answer = json.loads(bytes(self._output))
-        except ValueError:
-            answer = None
-        if isinstance(answer, dict):
-            return answer
-        number = getattr(how, "signal", None)
-        if number is not None:
-            raise BuildFailed(f"it was killed by {signal.Signals(number).name}")
-        said = self._errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise BuildFailed(f"it ended without an answer: {said[:300]}")
-
-
-def _about(answer: dict[str, Any]) -> About:
-    if "refused" in answer:
-        raise Refused(str(answer["refused"]))
-    if "failed" in answer:
-        raise BuildFailed(str(answer["failed"]))
-    try:
-        return About(**cast("dict[str, Any]", answer["built"]))
-    except (KeyError, TypeError) as error:
-        raise BuildFailed("it gave an answer of another version") from error

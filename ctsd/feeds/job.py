@@ -40,6 +40,7 @@ FORMS = (
     "feeds/build.py",
     "feeds/delta.py",
     "feeds/index.py",
+    "feeds/inside.py",
     "feeds/job.py",
     "feeds/section.py",
     "feeds/writer.py",
