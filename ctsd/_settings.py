@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from ctsd import _config_checks as checks
 from ctsd._listeners import Listener, listener
+from ctsd._outbound_settings import OutboundSettings
 from ctsd._store_url import secret, store_url
 from ctsd._tables import default_of, keys_of
 from ctsd._tables import key as _key
@@ -253,6 +254,7 @@ class Settings:
     store: Store = field(factory=Store)
     upload: Upload = field(factory=Upload)
     http: Http = field(factory=Http)
+    outbound: OutboundSettings = field(factory=OutboundSettings)
     searchers: Searchers = field(factory=Searchers)
     services: dict[str, ServiceSettings] = field(factory=dict)
     feeds: dict[str, dict[str, Any]] = field(factory=dict, repr=False)
@@ -322,6 +324,7 @@ def documented() -> Iterator[Documented]:
         ("store.", Store),
         ("upload.", Upload),
         ("http.", Http),
+        ("outbound.", OutboundSettings),
         ("searchers.", Searchers),
         ("searchers.<name>.", SearcherSettings),
         ("services.<name>.", ServiceSettings),

@@ -13,6 +13,7 @@ import attrs
 from ctsd import _config_checks as checks
 from ctsd._config_checks import Surroundings
 from ctsd._listeners import SHARED_KINDS, Listener
+from ctsd._outbound_settings import OutboundSettings, ProxyAddress
 from ctsd._settings import (
     Documented,
     Http,
@@ -37,6 +38,8 @@ __all__ = [
     "Documented",
     "Http",
     "Listener",
+    "OutboundSettings",
+    "ProxyAddress",
     "SearcherSettings",
     "Searchers",
     "ServiceSettings",
@@ -168,6 +171,9 @@ def settings_of(doc: Document, *, environ: Mapping[str, str]) -> Settings:
         "store": _read(Store, data.pop("store", {}), doc, ("store",), around),
         "upload": _read(Upload, data.pop("upload", {}), doc, ("upload",), around),
         "http": _read(Http, data.pop("http", {}), doc, ("http",), around),
+        "outbound": _read(
+            OutboundSettings, data.pop("outbound", {}), doc, ("outbound",), around
+        ),
         "searchers": _read_searchers(data.pop("searchers", {}), doc, around),
         "services": _read_services(data.pop("services", {}), doc, around),
         "feeds": _read_feeds(data.pop("feeds", {}), doc, around),

@@ -395,8 +395,8 @@ class IOutbound(Interface):
         *,
         remote: Remote,
         into: Path,
+        max_bytes: int,
         headers: Mapping[str, str] | None = None,
-        max_bytes: int | None = None,
         total_secs: float | None = None,
     ) -> Deferred[Download]:
         """
@@ -405,9 +405,37 @@ class IOutbound(Interface):
 
         :param into: a file that is not there yet. It is there, and fsynced, when this fires with
             status 200; in every other case it is not.
+        :param max_bytes: a larger file is a failure.
         :param headers: as for L{request}.
-        :param max_bytes: a larger file is a failure; C{outbound.download_max_bytes} without it.
         :param total_secs: from the first byte sent; C{outbound.download_secs} without it.
+        """
+
+
+class IIndicators(Interface):
+    """
+    The indicators of all feeds, searched together in microseconds, without a thread and without
+    the store.
+    """
+
+    def find(
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        wanted: Callable[[str, Indexed], bool] | None = None,
+        hidden: Container[str] = (),
+    ) -> tuple[FeedMatches, ...]:
+        """
+        What the feeds have on an artifact: nothing of those that have nothing, the others by name.
+
+        :param derived: what else derives from the artifact, in the order in which it shall be
+            found: the indicators within a text or a message (L{ctsd.feeds.contents}), a file's
+            hashes (L{ctsd.artifacts.derived}).
+        :param limit: so many records of each feed; the others are counted.
+        :param wanted: leaves out the records for which it is false; of those that are counted
+            alone it is not asked. Called with the feed's name.
+        :param hidden: the names of feeds that are left out: those that are too old.
+        :raises SearchLater: nothing was ever loaded.
         """
 
 

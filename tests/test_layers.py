@@ -29,13 +29,14 @@ ROOMS = {
     "scanning": "scanning",
     "threads": "blocking",
     "config": (
-        "config _config_checks _listeners _settings _state_dir _store_url _tables _toml"
+        "config _config_checks _listeners _outbound_settings _settings _state_dir _store_url"
+        " _tables _toml"
         " endpoint_strings"
     ),
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
     "discovery": "discovery _importing",
-    "sources": "sources status",
+    "sources": "feeding sources status",
     "listening": "listening lending",
     "configuration": "configuration opening",
     "notify": "notify",
@@ -71,7 +72,7 @@ ARROWS = {
     "passwords": "errors",
     "doors": f"{_VALUES} config passwords threads web",
     "discovery": f"{_VALUES} config searcher",
-    "sources": f"{_VALUES} config discovery feeds scanning searcher store",
+    "sources": f"{_VALUES} config discovery feeds outbound scanning searcher store",
     "listening": f"{_VALUES} config web",
     "configuration": "errors config discovery sources store",
     "notify": "",

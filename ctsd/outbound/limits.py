@@ -25,7 +25,6 @@ class Limits:
     stall_secs: float = 60.0
     download_secs: float = 1800.0
     max_bytes: int = 8 * _MIB
-    download_max_bytes: int = 1024 * _MIB
     head_max_bytes: int = 256 * 1024
     max_redirects: int = 5
     max_downloads: int = 4

@@ -103,8 +103,8 @@ class Outbound:
         *,
         remote: Remote,
         into: Path,
+        max_bytes: int,
         headers: Mapping[str, str] | None = None,
-        max_bytes: int | None = None,
         total_secs: float | None = None,
     ) -> Deferred[Download]:
         """See L{IOutbound}."""
@@ -113,7 +113,7 @@ class Outbound:
             self._in_turn(
                 question,
                 into,
-                self._limits.download_max_bytes if max_bytes is None else max_bytes,
+                max_bytes,
                 self._limits.download_secs if total_secs is None else total_secs,
             )
         )

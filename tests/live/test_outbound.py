@@ -21,6 +21,7 @@ from tests.live import provider
 from tests.live.provider import Provider, redirects, says, serves
 
 FILE = b"".join(b"192.0.2.%d\n" % number for number in range(256)) * 1000
+LIMIT = 1 << 30
 SECRET = "s3cr3t/key+with=marks"
 
 
@@ -67,6 +68,7 @@ class DownloadTests(OutboundCase):
         found = await self.outbound().download(
             remote=self.remote("/feed", headers={"Auth-Key": "{key}"}, secrets={"key": SECRET}),
             into=self.into,
+            max_bytes=LIMIT,
             headers={"If-None-Match": '"zero"'},
         )
         self.assertEqual((found.status, found.size), (200, len(FILE)))
@@ -84,7 +86,9 @@ class DownloadTests(OutboundCase):
         """What the server compressed is written as it came."""
         packed = gzip.compress(FILE)
         self.provider.vices["/feed"] = serves(packed, "Content-Encoding: gzip")
-        found = await self.outbound().download(remote=self.remote("/feed"), into=self.into)
+        found = await self.outbound().download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
         self.assertEqual(found.headers["content-encoding"], "gzip")
         self.assertEqual(self.into.read_bytes(), packed)
 
@@ -92,7 +96,9 @@ class DownloadTests(OutboundCase):
         """Other statuses are answers, without a file."""
         for status in ("304 Not Modified", "404 Not Found", "429 Too Many", "509 Over", "500 No"):
             self.provider.vices["/feed"] = says(status, "Retry-After: 7")
-            found = await self.outbound().download(remote=self.remote("/feed"), into=self.into)
+            found = await self.outbound().download(
+                remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+            )
             self.assertEqual(found.status, int(status[:3]))
             self.assertEqual((found.size, found.sha256), (0, ""))
             self.assertEqual(found.headers["retry-after"], "7")
@@ -128,19 +134,23 @@ class DownloadTests(OutboundCase):
         self.addCleanup(plain.end)
         plain.vices["/feed"] = provider.resets
         remote = Remote(url=plain.url("/feed"), internal=True, insecure_http=True)
-        waiting = self.outbound().download(remote=remote, into=self.into)
+        waiting = self.outbound().download(remote=remote, into=self.into, max_bytes=LIMIT)
         self.assertEqual(await self.refused(waiting), "its answer was cut short")
 
     async def test_nobody_there(self) -> None:
         """A port that nobody listens on."""
         self.provider.end()
-        waiting = self.outbound().download(remote=self.remote("/feed"), into=self.into)
+        waiting = self.outbound().download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
         self.assertEqual(await self.refused(waiting), "it refused the connection")
 
     async def test_no_room(self) -> None:
         """A disk that takes no more."""
         self.provider.vices["/feed"] = serves(FILE)
-        waiting = self.outbound().download(remote=self.remote("/feed"), into=Path("/dev/full"))
+        waiting = self.outbound().download(
+            remote=self.remote("/feed"), into=Path("/dev/full"), max_bytes=LIMIT
+        )
         self.assertIn("it could not be written", await self.refused(waiting))
 
     async def test_a_file_is_there(self) -> None:
@@ -148,7 +158,9 @@ class DownloadTests(OutboundCase):
         self.provider.vices["/feed"] = serves(FILE)
         self.into.write_bytes(b"mine")
         with self.assertRaises(OutboundError):
-            await self.outbound().download(remote=self.remote("/feed"), into=self.into)
+            await self.outbound().download(
+                remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+            )
         self.assertEqual(self.into.read_bytes(), b"mine")
 
     async def test_cancelled(self) -> None:
@@ -156,8 +168,10 @@ class DownloadTests(OutboundCase):
         self.provider.vices["/feed"] = serves(FILE)
         self.provider.vices["/stops"] = provider.silent_after_head
         outbound = self.outbound()
-        first = outbound.download(remote=self.remote("/stops"), into=self.into)
-        second = outbound.download(remote=self.remote("/feed"), into=self.directory / "second")
+        first = outbound.download(remote=self.remote("/stops"), into=self.into, max_bytes=LIMIT)
+        second = outbound.download(
+            remote=self.remote("/feed"), into=self.directory / "second", max_bytes=LIMIT
+        )
         while not self.provider.asked:
             await deferToThread(self.provider.over.wait, 0.02)
         self.assertEqual(len(self.provider.asked), 1)
@@ -182,7 +196,9 @@ class DownloadTests(OutboundCase):
         outbound = self.outbound()
         await gatherResults(
             [
-                outbound.download(remote=self.remote("/feed"), into=self.directory / str(number))
+                outbound.download(
+                    remote=self.remote("/feed"), into=self.directory / str(number), max_bytes=LIMIT
+                )
                 for number in range(4)
             ]
         )
@@ -194,14 +210,16 @@ class TrustTests(OutboundCase):
 
     async def test_unknown_authority(self) -> None:
         """A certificate that nobody vouches for."""
-        waiting = self.outbound(ca_file=None).download(remote=self.remote("/feed"), into=self.into)
+        waiting = self.outbound(ca_file=None).download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
         self.assertIn("certificate verify failed", await self.refused(waiting))
         self.assertEqual(self.provider.asked, [])
 
     async def test_another_name(self) -> None:
         """A certificate for another host."""
         remote = Remote(url=self.provider.url("/feed", host="127.0.0.1"), internal=True)
-        waiting = self.outbound().download(remote=remote, into=self.into)
+        waiting = self.outbound().download(remote=remote, into=self.into, max_bytes=LIMIT)
         self.assertEqual(await self.refused(waiting), "its certificate is for another host")
         self.assertEqual(self.provider.asked, [])
 
@@ -212,7 +230,7 @@ class TrustTests(OutboundCase):
         self.addCleanup(expired.end)
         remote = Remote(url=expired.url("/feed"), internal=True)
         waiting = self.outbound(ca_file=self.directory / "old" / "cert.pem").download(
-            remote=remote, into=self.into
+            remote=remote, into=self.into, max_bytes=LIMIT
         )
         self.assertIn("certificate verify failed", await self.refused(waiting))
 
@@ -221,7 +239,9 @@ class TrustTests(OutboundCase):
         plain = Provider()
         self.addCleanup(plain.end)
         remote = Remote(url=f"https://localhost:{plain.port}/feed", internal=True)
-        waiting = self.outbound(stall_secs=2).download(remote=remote, into=self.into)
+        waiting = self.outbound(stall_secs=2).download(
+            remote=remote, into=self.into, max_bytes=LIMIT
+        )
         await self.refused(waiting)
 
 
@@ -239,7 +259,7 @@ class RedirectTests(OutboundCase):
             user="me",
             password="pass",
         )
-        found = await self.outbound().download(remote=remote, into=self.into)
+        found = await self.outbound().download(remote=remote, into=self.into, max_bytes=LIMIT)
         self.assertEqual(found.size, len(FILE))
         for asked in self.provider.asked:
             self.assertEqual(asked.headers["auth-key"], SECRET)
@@ -264,7 +284,7 @@ class RedirectTests(OutboundCase):
         for place in places:
             self.provider.vices["/feed"] = redirects(place.format(port=self.provider.port))
             reason = await self.refused(
-                outbound.download(remote=self.remote("/feed"), into=self.into)
+                outbound.download(remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT)
             )
             self.assertRegex(reason, "may not be asked|has no address", place)
         self.assertEqual(len(self.provider.asked), len(places))
@@ -272,7 +292,7 @@ class RedirectTests(OutboundCase):
     async def test_not_internal(self) -> None:
         """Without C{internal} the host itself may not be one of ours."""
         waiting = self.outbound().download(
-            remote=self.remote("/feed", internal=False), into=self.into
+            remote=self.remote("/feed", internal=False), into=self.into, max_bytes=LIMIT
         )
         self.assertIn("localhost may not be asked", await self.refused(waiting))
         self.assertEqual(self.provider.asked, [])
@@ -281,7 +301,7 @@ class RedirectTests(OutboundCase):
         """A loop comes to an end."""
         self.provider.vices["/feed"] = redirects("/feed")
         waiting = self.outbound(max_redirects=3).download(
-            remote=self.remote("/feed"), into=self.into
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
         )
         self.assertEqual(await self.refused(waiting), "it redirects more than 3 times")
         self.assertEqual(len(self.provider.asked), 4)
@@ -289,13 +309,17 @@ class RedirectTests(OutboundCase):
     async def test_to_http(self) -> None:
         """Not from https to http."""
         self.provider.vices["/feed"] = redirects("http://example.com/")
-        waiting = self.outbound().download(remote=self.remote("/feed"), into=self.into)
+        waiting = self.outbound().download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
         self.assertIn("expected https", await self.refused(waiting))
 
     async def test_nowhere(self) -> None:
         """A redirect that leads nowhere."""
         self.provider.vices["/feed"] = says("302 Found")
-        waiting = self.outbound().download(remote=self.remote("/feed"), into=self.into)
+        waiting = self.outbound().download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
         self.assertIn("without saying where to", await self.refused(waiting))
 
     async def test_to_another_port(self) -> None:
@@ -309,6 +333,7 @@ class RedirectTests(OutboundCase):
         waiting = self.outbound().download(
             remote=self.remote("/feed", headers={"Auth-Key": "{key}"}, secrets={"key": SECRET}),
             into=self.into,
+            max_bytes=LIMIT,
         )
         self.assertIn("may not be asked", await self.refused(waiting))
         self.assertEqual(other.asked, [])

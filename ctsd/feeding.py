@@ -1,0 +1,99 @@
+"""Builds what asks servers of others, and what keeps feeds current, as the configuration says."""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ctsd
+from ctsd.config import OutboundSettings, Settings
+from ctsd.errors import OutboundError
+from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.download import Downloads
+from ctsd.feeds.job import InThread
+from ctsd.feeds.updates import Updates
+from ctsd.feeds.visit import Examine
+from ctsd.interfaces import IOutbound
+from ctsd.outbound.connecting import Proxy
+from ctsd.outbound.limits import Limits
+from ctsd.outbound.outbound import Outbound
+
+
+def outbound_limits(given: OutboundSettings) -> Limits:
+    """C{[outbound]}, as L{Outbound} goes by it."""
+    proxy = None
+    if given.proxy is not None:
+        user, password = given.proxy.user, given.proxy_password or ""
+        shown = base64.b64encode(f"{user}:{password}".encode())
+        proxy = Proxy(
+            host=given.proxy.host,
+            port=given.proxy.port,
+            authorization=b"Basic " + shown if user or password else b"",
+        )
+    return Limits(
+        connect_secs=given.connect_secs,
+        total_secs=given.total_secs,
+        stall_secs=given.stall_secs,
+        download_secs=given.download_secs,
+        max_bytes=given.max_bytes,
+        head_max_bytes=given.max_head_bytes,
+        max_redirects=given.max_redirects,
+        max_downloads=given.max_downloads,
+        user_agent=given.user_agent or f"ctsd/{ctsd.__version__} (custom threat service)",
+        proxy=proxy,
+        no_proxy=given.no_proxy,
+        ca_file=given.ca_file,
+    )
+
+
+def make_outbound(settings: Settings, *, reactor: Any, in_thread: InThread) -> IOutbound:
+    """
+    Asks servers of others.
+
+    :raises ConfigError: C{outbound.ca_file} can't be used.
+    """
+    limits = outbound_limits(settings.outbound)
+    try:
+        return Outbound(reactor=reactor, limits=limits, in_thread=in_thread)
+    except OutboundError as error:
+        raise settings.document.error(("outbound", "ca_file"), error.reason) from None
+
+
+def make_downloads(
+    settings: Settings, *, outbound: IOutbound, examine: Examine, in_thread: InThread
+) -> Downloads:
+    """Brings feeds into C{state_dir/feeds}, for the daemon and for commands beside it."""
+    return Downloads(
+        directory=settings.state_dir / "feeds",
+        outbound=outbound,
+        examine=examine,
+        in_thread=in_thread,
+        now=time.time,
+        chance=random.random,
+    )
+
+
+def make_updates(
+    downloads: Downloads,
+    *,
+    clock: Any,
+    in_thread: InThread,
+    taken: Callable[[Description, Copies, Copy], object],
+) -> Updates:
+    """
+    Keeps feeds current; not started, and of no feeds yet (L{Updates.replace}).
+
+    :param taken: see L{Updates}.
+    """
+    return Updates(
+        clock=clock,
+        downloads=downloads,
+        in_thread=in_thread,
+        now=time.time,
+        chance=random.random,
+        taken=taken,
+    )
