@@ -140,8 +140,8 @@ def listen(reactor: Any, listener: Listener, description: str, factory: Any) -> 
 def reason_of(error: BaseException | None) -> str:
     """Why nobody can listen there, in a few words."""
     if isinstance(error, CannotListenError):
-        return getattr(error.socketError, "strerror", None) or str(error.socketError)
-    return str(error)
+        error = error.socketError
+    return getattr(error, "strerror", None) or str(error)
 
 
 def cannot_listen(listener: Listener, why: str) -> SystemExit:
