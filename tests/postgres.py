@@ -80,10 +80,14 @@ class Server:
         *,
         key: Path | None = None,
         certificate: Path | None = None,
+        authority: Path | None = None,
+        access: Sequence[str] = (),
         settings: Mapping[str, str] = _SETTINGS,
         prefix: Sequence[str] = (),
     ) -> None:
         """
+        :param authority: the certificate of who signs clients' certificates.
+        :param access: lines of C{pg_hba.conf} for all who come over TCP.
         :param settings: of C{postgresql.conf}.
         :param prefix: a command that runs the server.
         """
@@ -116,7 +120,10 @@ class Server:
         )
         self._prefix = prefix
         settings = dict(settings)
-        for name, file in (("key", key), ("cert", certificate)):
+        if access:
+            lines = ["local all all trust", *access]
+            self._give(self.data / "pg_hba.conf", "".join(f"{each}\n" for each in lines).encode())
+        for name, file in (("key", key), ("cert", certificate), ("ca", authority)):
             if file is not None:
                 settings["ssl"] = "on"
                 settings[f"ssl_{name}_file"] = f"server.{name}"
