@@ -5,7 +5,6 @@ this process has ended. The supervisor of workers keeps it.
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Any
 
@@ -38,7 +37,7 @@ class _LentUnixPort(unix.Port):
 
 @implementer(IStreamServerEndpoint)
 class LentEndpoint:
-    """Listens on a lent socket; the descriptor is closed, and another one used in its place."""
+    """Listens on a lent socket; the descriptor is the port's from then on."""
 
     def __init__(self, reactor: Any, descriptor: int) -> None:
         self._reactor = reactor
@@ -49,8 +48,8 @@ class LentEndpoint:
         return execute(self._listen, protocolFactory)
 
     def _listen(self, factory: Any) -> IListeningPort:
-        lent = socket.socket(fileno=os.dup(self._descriptor))
-        os.close(self._descriptor)
+        lent = socket.socket(fileno=self._descriptor)
+        lent.set_inheritable(False)
         lent.setblocking(False)
         if lent.family == socket.AF_UNIX:
             port: IListeningPort = _LentUnixPort(lent, factory, self._reactor)

@@ -44,9 +44,10 @@ class WorkerProcess(ProcessProtocol):
         self._brief = brief
         self._lines = Lines()
         self._heard = False
-        # Looks since it was heard of, or was started. No times: a supervisor that was stopped
-        # for a while, with everybody else, must not take the others for stuck.
+        # Looks since it was started, and since it was heard of. No times: a supervisor that was
+        # stopped for a while, with everybody else, must not take the others for stuck.
         self._looks = 0
+        self._silent_looks = 0
         self._told: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -85,7 +86,7 @@ class WorkerProcess(ProcessProtocol):
             self._seat.stuck(self, "it says what nobody understands")
             return
         self._heard = True
-        self._looks = 0
+        self._silent_looks = 0
         for one in said:
             if "ready" in one:
                 self._became_ready(one["ready"])
@@ -103,7 +104,8 @@ class WorkerProcess(ProcessProtocol):
     def look(self) -> None:
         """Whether it has been heard of lately; to be called once a second."""
         self._looks += 1
-        if self._heard and self._looks > STUCK_LOOKS:
+        self._silent_looks += 1
+        if self._heard and self._silent_looks > STUCK_LOOKS:
             self._seat.stuck(self, f"nothing was heard of it for {STUCK_LOOKS} s")
         elif not self.ready and self._looks > START_LOOKS:
             self._seat.stuck(self, f"it was not ready within {START_LOOKS} s")
@@ -111,7 +113,7 @@ class WorkerProcess(ProcessProtocol):
     @property
     def lost(self) -> bool:
         """Whether it has not even ended when it was stuck, and killed."""
-        return self._looks > 1.5 * START_LOOKS or (self._heard and self._looks > 1.5 * STUCK_LOOKS)
+        return self._silent_looks > (1.5 * STUCK_LOOKS if self._heard else 1.5 * START_LOOKS)
 
     def processExited(self, reason: Failure) -> None:
         """It has ended."""

@@ -19,7 +19,7 @@ from ctsd.configuration import SUPERVISED, Configuration, kept
 from ctsd.daemon import ENDINGS, Daemon, end_early
 from ctsd.errors import ConfigError
 from ctsd.notify import USUAL_END_SECS, INotifier
-from ctsd.workers.messages import HEARS, SPEAKS, Brief, Lines, document, line
+from ctsd.workers.messages import HEARS, LENT_FROM, SPEAKS, Brief, Lines, document, line
 from ctsd.workers.shares import shared
 from ctsd.workers.worker_log import begin_log
 
@@ -73,6 +73,10 @@ class Worker:
     def __init__(self, *, reactor: Any) -> None:
         self._reactor = reactor
         self._lines = Lines()
+        # Not for child processes, which have standard input from us.
+        self._hears = os.dup(HEARS)
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), HEARS)
 
     def run(self) -> int:
         """
@@ -94,6 +98,9 @@ class Worker:
             configuration = configuration_of(brief)
         except ConfigError as error:
             raise SystemExit(f"ctsd: {error}") from None
+        # Ours, the sockets, and the lock.
+        for descriptor in range(SPEAKS, LENT_FROM + len(brief.lent) + 1):
+            os.set_inheritable(descriptor, False)
         name = f"worker {brief.number}"
         begin_log(name)
         daemon = Daemon(
@@ -118,7 +125,7 @@ class Worker:
         :raises EOFError: it has ended.
         """
         # No file object: one that a thread waits in can't be closed at the end.
-        data = os.read(HEARS, 65536)
+        data = os.read(self._hears, 65536)
         if not data:
             raise EOFError("the supervisor has ended")
         return self._lines.feed(data)
