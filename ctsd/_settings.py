@@ -16,7 +16,7 @@ from attrs import field, frozen
 from ctsd import _config_checks as checks
 from ctsd._listeners import Listener, listener
 from ctsd._outbound_settings import OutboundSettings
-from ctsd._store_url import secret, store_url
+from ctsd._store_url import listen_url, secret, store_url
 from ctsd._tables import default_of, keys_of
 from ctsd._tables import key as _key
 from ctsd._toml import Document
@@ -52,6 +52,16 @@ class Store:
         shown="none",
         hidden=True,
     )
+    listen_url: str | None = _key(
+        listen_url,
+        "Where PostgreSQL itself is, when `url` leads to a pooler: there it is listened to what "
+        'other nodes tell; `""`: they are asked',
+        default=None,
+        shown="url",
+    )
+    node_lease_secs: float = _secs(
+        1, "After how long without a word others take a node for dead, and finish its scans", 12.0
+    )
     max_bytes: int = _key(
         checks.whole(1),
         "Above this size the oldest finished scans go; when that does not help, 503",
@@ -69,6 +79,12 @@ class Upload:
     """C{[upload]}: uploaded files."""
 
     enabled: bool = _key(checks.flag, "Whether files may be uploaded", default=True)
+    dir: Path | None = _key(  # noqa: RUF009 - the value of a field specifier is no default
+        checks.path,
+        "Where files lie; on a file system that nodes share, any of them finishes a file's scan",
+        default=None,
+        shown="state_dir's `spool`",
+    )
     max_bytes: int = _key(
         checks.whole(1), "The largest file; a larger one is 413", default=2 * _GIB
     )
@@ -288,6 +304,11 @@ class Settings:
                 ("store", "url"), "is no SQLite file, which this needs; see docs/postgresql.md"
             )
         return self.state_dir / path
+
+    @property
+    def upload_dir(self) -> Path:
+        """Where uploaded files lie."""
+        return self.upload.dir or self.state_dir / "spool"
 
     @property
     def threat_index(self) -> Path:

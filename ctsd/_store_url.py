@@ -55,6 +55,16 @@ def store_url(value: object, around: Surroundings) -> str:
     return given
 
 
+def listen_url(value: object, around: Surroundings) -> str:
+    """Where to listen to what PostgreSQL tells; empty for nowhere."""
+    if value == "":
+        return ""
+    given = text(value, around)
+    if not given.startswith("postgresql://"):
+        raise Wrong('expected "postgresql://user@host:port/database", or "" to ask instead')
+    return store_url(given, around)
+
+
 def _postgres(given: str, base_dir: Path) -> str:
     try:
         parts = urlsplit(given)

@@ -171,10 +171,8 @@ def _state_dir_errors(directory: Path) -> Iterator[str]:
     why = why_unusable(directory)
     if why:
         yield why
-    for path in (directory, directory / "spool"):
-        if is_network_filesystem(path):
-            yield f"{path} is on a network file system, where locks do not work"
-            return
+    if is_network_filesystem(directory):
+        yield f"{directory} is on a network file system, where locks do not work"
 
 
 def _searcher_warnings(started: Started) -> Iterator[str]:

@@ -18,7 +18,7 @@ SUPERVISED = ("state_dir", "listen", "workers", "store")
 #: Settings that hold until a process' next start; of C{upload} and C{http}, what is not about a
 #: request.
 FIXED = (*SUPERVISED, "blocking_threads", "short_path", "log_values", "browser_page")
-FIXED_UPLOAD = ("max_concurrent", "spool_max_bytes", "keep_free_bytes")
+FIXED_UPLOAD = ("dir", "max_concurrent", "spool_max_bytes", "keep_free_bytes")
 FIXED_HTTP = ("max_body_memory_bytes",)
 
 

@@ -83,7 +83,29 @@ class IStoreTime(Interface):
         """POSIX seconds by the store's clock. Never blocks."""
 
 
-class IScanStore(IStoreTime):
+#: What is told when the local database has changed.
+THREATS = "threats"
+
+
+class INews(IStoreTime):
+    """
+    What other processes tell each other of a store.
+
+    Not every store has a way to tell, and what is told may be lost: who waits also looks, now and
+    then.
+    """
+
+    def changed(*, what: str) -> Deferred[None]:
+        """
+        Fires when somebody, perhaps we, tells that something has changed: a scan, by its id, or
+        the local database (L{THREATS}). It may never fire; cancel it to stop waiting.
+        """
+
+    def hears() -> bool:
+        """Whether what is told arrives here, as far as we know."""
+
+
+class IScanStore(INews):
     """
     Scans, so that a promise outlives the process.
 
@@ -175,12 +197,6 @@ class IScanStore(IStoreTime):
         deadline has passed; the longest waiting first; none that another node works on.
         """
 
-    def changed(*, scan_id: str) -> Deferred[None]:
-        """
-        Fires when another process tells that a scan has changed. It may never fire: not every
-        store has a way to tell, and what is told may be lost. Cancel it to stop waiting.
-        """
-
     def files() -> Deferred[set[Path]]:
         """The paths of all files that OPEN or INCOMPLETE scans still name."""
 
@@ -232,7 +248,7 @@ class INodeStore(IStoreTime):
         """At the end: let go of everything, and be no node any more."""
 
 
-class IThreatStore(IStoreTime):
+class IThreatStore(INews):
     """
     The local database: threats that people entered and that searchers found.
 

@@ -26,8 +26,7 @@ def take_state_dir(settings: Settings) -> int:
     """
     directory = settings.state_dir
     try:
-        for path in (directory, directory / "spool"):
-            _refuse_network(settings, path)
+        _refuse_network(settings, directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return lock_state(directory)

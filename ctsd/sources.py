@@ -61,6 +61,7 @@ def make_store(settings: Settings, *, reactor: Any, alone: bool = False) -> Queu
     """
     The store of a configuration; see L{choose.make_store}.
 
+    :param alone: whether it is a daemon's: which wants to hear what others tell, and warns.
     :raises StoreError: there can be none.
     """
     return choose.make_store(
@@ -72,7 +73,13 @@ def make_store(settings: Settings, *, reactor: Any, alone: bool = False) -> Queu
         retention_secs=settings.retention_days * 86400,
         threat_secs=settings.store.threat_days * 86400,
         warn=alone,
+        listen_url=_listen_url(settings) if alone else "",
     )
+
+
+def _listen_url(settings: Settings) -> str:
+    given = settings.store.listen_url
+    return settings.store.url if given is None else given
 
 
 def start_sources(

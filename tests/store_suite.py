@@ -1213,7 +1213,7 @@ class BrokenSuite(_Suite):
     async def test_every_verb(self) -> None:
         """Every verb fails with a StoreError whose cause is the driver's own error."""
         verbs = self.verbs()
-        tested = {name for name, _ in verbs} | {"now", "secret", "full", "remember", "changed"}
+        tested = {name for name, _ in verbs} | {"now", "secret", "full", "remember", "changed", "hears"}
         self.assertEqual(tested, set(IStore.names(all=True)))
         self.fixture.ruin()
         for name, arguments in verbs:

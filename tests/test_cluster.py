@@ -81,7 +81,7 @@ class JoinTests(ClusterTestCase):
         """When the store tells of a change, nobody waits for longer."""
         changed: list[Deferred[None]] = []
 
-        def tell(*, scan_id: str) -> Deferred[None]:
+        def tell(*, what: str) -> Deferred[None]:
             changed.append(Deferred())
             return changed[-1]
 

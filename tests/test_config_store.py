@@ -74,6 +74,17 @@ class PostgresUrlTests(ConfigCase):
         found = self.url("postgresql://me@host/db?sslrootcert=system")
         self.assertEqual(Target.parse(found).options["sslrootcert"], "system")
 
+    def test_listen(self) -> None:
+        """Where it is listened is another URL, or nowhere; by default it is the same."""
+        self.assertIsNone(self.load("").store.listen_url)
+        self.assertEqual(self.load("store.listen_url = ''").store.listen_url, "")
+        found = self.load("store.listen_url = 'postgresql://me@host/db?sslrootcert=ca.pem'")
+        target = Target.parse(found.store.listen_url or "")
+        self.assertEqual(target.options["sslrootcert"], str(self.dir / "ca.pem"))
+        for wrong in ("'sqlite:x'", "'host'", "'postgresql://me@host'", "1"):
+            error = self.error(f"store.listen_url = {wrong}")
+            self.assertEqual(error.key, "store.listen_url")
+
     def test_password(self) -> None:
         """The password comes from a variable or a file, and is shown nowhere."""
         (self.dir / "pw").write_text("s3cret/p@ss\n")

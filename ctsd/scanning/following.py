@@ -51,7 +51,7 @@ class Following:
         return await self.first_answer(await self._load(scan_id))
 
     async def _next(self, scan_id: str, secs: float) -> Scan:
-        changed = self._store.changed(scan_id=scan_id)
+        changed = self._store.changed(what=scan_id)
         changed.addTimeout(secs, self._clock)
         changed.addErrback(lambda failure: failure.trap(TimeoutError))
         await changed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctsd.store.steps import Change, Query, Steps, take
+from ctsd.store.steps import Change, Query, Steps, Tell, take
 
 #: In a condition: whether a holder (a parameter) is a node that is there.
 IS_NODE = "EXISTS (SELECT 1 FROM nodes WHERE nodes.holder = ?)"
@@ -27,6 +27,7 @@ def register(name: str, secs: float, now: float) -> Steps[str]:
 def beat(holder: str, secs: float, now: float) -> Steps[bool]:
     """A node lives; whether it still is one."""
     count: int = yield Change("UPDATE nodes SET expires = ? WHERE holder = ?", (now + secs, holder))
+    yield Tell("")
     return count > 0
 
 

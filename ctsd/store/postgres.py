@@ -13,7 +13,9 @@ from twisted.logger import Logger
 
 from ctsd.errors import StoreError
 from ctsd.store.aging import Aging
+from ctsd.store.news import News
 from ctsd.store.postgres_clock import ServerClock
+from ctsd.store.postgres_listener import Listener
 from ctsd.store.postgres_pool import Pool
 from ctsd.store.postgres_runner import Limits, run_now
 from ctsd.store.postgres_schema import (
@@ -53,6 +55,7 @@ class PostgresStore(QueuedVerbs):
         max_bytes: int,
         retention_secs: float,
         warn: bool = False,
+        listen: Target | None = None,
         wall_clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         threat_secs: float = 7 * 86400.0,
@@ -71,6 +74,7 @@ class PostgresStore(QueuedVerbs):
     ) -> None:
         """
         :param warn: whether the log shall have what is lax about the server.
+        :param listen: where to listen to what other processes tell; without it they are asked.
         :param wall_clock: store time instead of the server's, for tests.
         :param monotonic: the clock that nobody can set.
         :param sessions: how many connections.
@@ -94,6 +98,14 @@ class PostgresStore(QueuedVerbs):
         self._limits = limits
         self._stop_secs = stop_secs
         self._secret = b""
+        self._news = News(monotonic=monotonic)
+        self._listener = (
+            None
+            if listen is None
+            else Listener(
+                reactor=reactor, target=listen, news=self._news, connect_secs=connect_secs
+            )
+        )
         self._pool = Pool(
             reactor=reactor,
             target=target,
@@ -149,6 +161,8 @@ class PostgresStore(QueuedVerbs):
         super().startService()
         self._pool.start()
         self._measuring.start(self._measure_secs, now=False)
+        if self._listener is not None:
+            self._listener.start()
 
     def stopService(self) -> Deferred[None]:
         """Write what waits, then close; fires when that is done."""
@@ -158,6 +172,8 @@ class PostgresStore(QueuedVerbs):
     async def _stop(self) -> None:
         if self._measuring.running:
             self._measuring.stop()
+        if self._listener is not None:
+            self._listener.stop()
         limit = self._reactor.callLater(self._stop_secs, self._pool.stop)
         await self._end_queue()
         if limit.active():
@@ -167,6 +183,14 @@ class PostgresStore(QueuedVerbs):
     def secret(self) -> bytes:
         """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
         return self._secret
+
+    def changed(self, *, what: str) -> Deferred[None]:
+        """See L{ctsd.interfaces.INews.changed}."""
+        return self._news.wait(what)
+
+    def hears(self) -> bool:
+        """See L{ctsd.interfaces.INews.hears}."""
+        return self._news.hears()
 
     # The server's clock
 

@@ -19,7 +19,8 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ctsd.store.postgres_errors import again, as_store_error, is_lost
-from ctsd.store.steps import Change, MakeSteps, Many, Query, Step, Steps
+from ctsd.store.postgres_steps import notify
+from ctsd.store.steps import Change, MakeSteps, Many, Query, Step, Steps, Tell
 from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def _insert(sql: str) -> tuple[str, str, str] | None:
     return _rendered(head), _rendered(found[0]), _rendered(tail)
 
 
-def render(step: Step) -> tuple[str, Sequence[Any]]:
+def render(step: Query | Change | Many) -> tuple[str, Sequence[Any]]:
     """A step as psycopg2 wants it: one text for all rows of a L{Many}, and its parameters."""
     if not isinstance(step, Many):
         return _rendered(step.sql), step.params
@@ -158,11 +159,16 @@ class Transaction:
         self._begin = begin
         self._clock = clock
         self._answer_secs = answer_secs
+        self._told: dict[str, None] = {}
         self.committing = False
         self.silent = False
 
     async def execute(self, step: Step) -> Any:
         """What a step yields."""
+        if isinstance(step, Tell):
+            # Goes with the end: a round trip less.
+            self._told[step.what] = None
+            return None
         if isinstance(step, Many) and not step.params:
             return None
         sql, params = render(step)
@@ -191,7 +197,7 @@ class Transaction:
         """End it, when it has begun."""
         if not self._begin:
             self.committing = True
-            await self.say("COMMIT")
+            await self._send(f"{notify(len(self._told))}COMMIT", list(self._told) or None)
 
     async def end(self) -> None:
         """End it, when it has begun and was only read in."""
@@ -261,5 +267,8 @@ def run_now(cursor: Cursor, make: MakeSteps[T]) -> T:
         except StopIteration as stop:
             value: T = stop.value
             return value
+        if isinstance(step, Tell):
+            sent = None
+            continue
         cursor.execute(*render(step))
         sent = answer(step, cursor)

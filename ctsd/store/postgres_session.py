@@ -29,9 +29,18 @@ class Session(txpostgres.Connection):  # type: ignore[misc]
     :ivar lost: called once, when it is of no use any more and nobody uses it.
     """
 
-    def __init__(self, reactor: Any, lost: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        lost: Callable[[Session], None],
+        heard: Callable[[str], None] | None = None,
+    ) -> None:
+        """
+        :param heard: called with what other processes tell.
+        """
         super().__init__(reactor)
         self._lost: Callable[[Session], None] | None = lost
+        self._heard = heard
 
     @property
     def usable(self) -> bool:
@@ -51,6 +60,14 @@ class Session(txpostgres.Connection):  # type: ignore[misc]
             super().cursorFinished(cursor)
         except ValueError:
             self.close()
+
+    def checkForNotifies(self) -> None:
+        """Hand on what other processes have told."""
+        told = self._connection.notifies
+        while told:
+            notification = told.pop(0)
+            if self._heard is not None:
+                self._heard(notification.payload)
 
     def connectionLost(self, reason: Failure) -> None:
         """Tell who wanted to know."""
@@ -75,11 +92,12 @@ async def connect(
     host: tuple[str, str],
     lost: Callable[[Session], None],
     secs: float,
+    heard: Callable[[str], None] | None = None,
 ) -> Session:
     """
     Connect to one of the target's hosts.
 
-    :param lost: see L{Session}.
+    :param lost: see L{Session}, as C{heard}.
     :param secs: how long it may take, looking up the name included.
     :raises psycopg2.Error: the server, or libpq, says why not.
     :raises ConnectionDone: it took too long.
@@ -90,7 +108,7 @@ async def connect(
         # libpq would look names up by itself, and block for as long as that takes.
         addresses = await limit.race(_look_up(reactor, host[0]))
         while True:
-            session = limit.session = Session(reactor, lost)
+            session = limit.session = Session(reactor, lost, heard)
             try:
                 await session.connect(**target.parameters(*host, addresses.pop(0)))
                 use_bytes(session.pollable())

@@ -49,6 +49,15 @@ def used_bytes(enough: int) -> Steps[int]:
     return used
 
 
+#: Begins to listen to what other processes tell.
+LISTEN = "LISTEN ctsd"
+
+
+def notify(count: int) -> str:
+    """The beginning of a statement that tells so many things, which are its parameters."""
+    return f"SELECT {', '.join(['pg_notify($$ctsd$$, %s)'] * count)}; " if count else ""
+
+
 def write_something() -> Steps[None]:
     """A write that changes nothing, to see whether writes work."""
     yield Change("INSERT INTO secrets (name, value) VALUES ('probe', '') ON CONFLICT DO NOTHING")

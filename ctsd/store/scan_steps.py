@@ -27,7 +27,7 @@ from ctsd.store.rows import (
     searches_params,
     wake_of,
 )
-from ctsd.store.steps import Change, Many, Query, Steps, in_chunks, marks
+from ctsd.store.steps import Change, Many, Query, Steps, Tell, in_chunks, marks
 from ctsd.store.threat_steps import keep_finds
 
 _RECORD = (
@@ -193,6 +193,7 @@ def end(scan_id: str, state: ScanState, holder: str) -> Steps[bool]:
         yield Change(
             "UPDATE searches SET holder = '' WHERE scan_id = ? AND holder <> ''", (scan_id,)
         )
+        yield Tell(scan_id)
     return count > 0
 
 
@@ -220,6 +221,7 @@ def record(
         yield from end(scan_id, state, holder)
     else:
         yield Change(f"UPDATE scans SET wake = {_WAKE} WHERE id = ?", (scan_id,))
+        yield Tell(scan_id)
     return True
 
 

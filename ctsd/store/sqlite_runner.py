@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from ctsd.errors import StoreError
-from ctsd.store.steps import Change, MakeSteps, Query, Step, Steps
+from ctsd.store.steps import Change, MakeSteps, Query, Step, Steps, Tell
 from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
@@ -53,6 +53,8 @@ def _execute(connection: Connection, step: Step) -> Any:
         return connection.execute(step.sql, step.params).fetchall()
     if isinstance(step, Change):
         return connection.execute(step.sql, step.params).rowcount
+    if isinstance(step, Tell):
+        return None
     return connection.executemany(step.sql, step.params).rowcount
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
+from ctsd.interfaces import THREATS
+
 T = TypeVar("T")
 
 #: What a statement's placeholders stand for: None, int, float, str without NUL and lone
@@ -51,7 +53,18 @@ class Many:
     params: Sequence[Params]
 
 
-Step = Query | Change | Many
+@frozen
+class Tell:
+    """
+    When this is committed, other processes are told, where the engine can; yields nothing of use.
+
+    :ivar what: see L{ctsd.interfaces.INews}.
+    """
+
+    what: str
+
+
+Step = Query | Change | Many | Tell
 
 #: What a step function returns: a generator of statements whose value is C{T}.
 Steps = Generator[Step, Any, T]
@@ -88,6 +101,8 @@ def take(name: str, amount: int) -> Steps[int]:
     :return: the last of them.
     """
     yield Change("UPDATE numbers SET value = value + ? WHERE name = ?", (amount, name))
+    if name == "version":
+        yield Tell(THREATS)
     return (yield from number(name))
 
 

@@ -61,6 +61,14 @@ class Verbs(ABC):
         """See L{IStoreTime}."""
         return self._wall_clock()
 
+    def changed(self, *, what: str) -> Deferred[None]:
+        """See L{ctsd.interfaces.INews.changed}; here nobody tells."""
+        return Deferred()
+
+    def hears(self) -> bool:
+        """See L{ctsd.interfaces.INews.hears}."""
+        return False
+
     # Scans
 
     def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[Scan | None]:
@@ -127,10 +135,6 @@ class Verbs(ABC):
     def due(self, *, now: float, holder: str, limit: int) -> Deferred[list[Scan]]:
         """See L{IScanStore.due}."""
         return self._read(bound(scan_steps.due, now, holder, limit))
-
-    def changed(self, *, scan_id: str) -> Deferred[None]:
-        """See L{IScanStore.changed}; here nobody tells."""
-        return Deferred()
 
     def files(self) -> Deferred[set[Path]]:
         """See L{IScanStore.files}."""
