@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 
-from attrs import field, frozen
-
 from ctsd.errors import UnknownArtifact
 from ctsd.matching import keys, matches, patterns
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, File
 from ctsd.normal_forms import normal
+from ctsd.records import Derived
 
 
 class Shape(Enum):
@@ -190,18 +189,6 @@ def digest(type: str, value: JSON, file: File | None = None) -> bytes:
     else:
         text = f"{type}\0both\0{file.sha256}\0{normal(type, value)}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-@frozen
-class Derived:
-    """
-    Something else to ask about, because it follows from an artifact.
-
-    :ivar how: what it is of the artifact, for people: C{MD5 of the file}.
-    """
-
-    artifact: Artifact = field(repr=False)
-    how: str
 
 
 def derived(artifact: Artifact) -> tuple[Derived, ...]:

@@ -7,14 +7,14 @@ C{Deferred} may be given one that has fired already; all of them run in the reac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zope.interface import Attribute, Interface
 
 from ctsd.model import JSON, Artifact, Scan, ScanState, ScanView, Search, Threat
-from ctsd.records import Changes, Finds, Indexed, Matches
+from ctsd.records import Changes, Derived, FeedMatches, Finds, Indexed, Matches
 from ctsd.remote import Download, Remote, Reply
 from ctsd.states import SearcherState, SearchState
 
@@ -424,6 +424,34 @@ class IOutbound(Interface):
         :param max_bytes: a larger file is a failure.
         :param headers: as for L{request}.
         :param total_secs: from the first byte sent; C{outbound.download_secs} without it.
+        """
+
+
+class IIndicators(Interface):
+    """
+    The indicators of all feeds, searched together in microseconds, without a thread and without
+    the store.
+    """
+
+    def find(
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        wanted: Callable[[str, Indexed], bool] | None = None,
+        hidden: Container[str] = (),
+    ) -> tuple[FeedMatches, ...]:
+        """
+        What the feeds have on an artifact: nothing of those that have nothing, the others by name.
+
+        :param derived: what else derives from the artifact, in the order in which it shall be
+            found: the indicators within a text or a message (L{ctsd.feeds.contents}), a file's
+            hashes (L{ctsd.artifacts.derived}).
+        :param limit: so many records of each feed; the others are counted.
+        :param wanted: leaves out the records for which it is false; of those that are counted
+            alone it is not asked. Called with the feed's name.
+        :param hidden: the names of feeds that are left out: those that are too old.
+        :raises SearchLater: nothing was ever loaded.
         """
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from ctsd.model import JSON, EncodedHit, Hit, Property, Threat
+from ctsd.model import JSON, Artifact, EncodedHit, Hit, Property, Threat
 
 #: What a hit of the local database calls the threat's name.
 NAME_PROPERTY = "Threat"
@@ -82,6 +82,49 @@ class Matches:
 
 #: What an index says of a value that nothing matches: one value, used everywhere.
 NO_MATCHES = Matches()
+
+
+@frozen
+class Derived:
+    """
+    Something else to ask about, because it follows from an artifact.
+
+    :ivar how: what it is of the artifact, for people: C{MD5 of the file}.
+    """
+
+    artifact: Artifact = field(repr=False)
+    how: str
+
+
+@frozen
+class Matched:
+    """
+    A feed's record that an artifact has found.
+
+    :ivar how: what of the artifact it was found by, for people (C{host of the URL}); empty when
+        the whole artifact equals it.
+    """
+
+    record: Indexed
+    how: str = ""
+
+
+@frozen(kw_only=True)
+class FeedMatches:
+    """
+    What one feed has on an artifact.
+
+    :ivar feed: its name.
+    :ivar matched: at most as many as were asked for, exact ones first, in an order that only
+        depends on the data; each once.
+    :ivar more: how many further records match.
+    :ivar at_least: whether C{more} is a lower bound.
+    """
+
+    feed: str
+    matched: tuple[Matched, ...] = ()
+    more: int = 0
+    at_least: bool = False
 
 
 @frozen(kw_only=True)

@@ -16,7 +16,7 @@ ROOMS = {
     "errors": "errors",
     "model": "model records states remote",
     "interfaces": "interfaces",
-    "artifacts": "artifacts matching normal_forms",
+    "artifacts": "artifacts indicator_forms matching normal_forms refanged",
     "wire": "wire shown",
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",

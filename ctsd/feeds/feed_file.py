@@ -1,0 +1,224 @@
+"""
+The indicators of one feed, in a file: its records, and what they are found under.
+
+Arrays of the file (L{ctsd.feeds.array_file}): records lie one after the other behind page 0, and
+C{ends} says where each ends; C{expires} is there when one of them has a date. C{hashes}, ascending,
+are those of all keys (L{ctsd.feeds.keys}), C{hash_rows} says whose. Networks stand in C{v4.} and
+C{v6.} arrays: C{singles} (addresses) with C{single_rows}; C{starts} and C{prefixes} (ranges) with
+C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import numpy
+from attrs import asdict, define, evolve, field, frozen
+
+from ctsd import stored
+from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter
+from ctsd.feeds.index import BadIndex
+from ctsd.feeds.keys import hash_of
+from ctsd.feeds.keys import stored as stored_under
+from ctsd.records import Indexed, Record
+
+#: A row's number has 32 bits.
+MAX_ROWS: Final = (1 << 32) - 1
+
+_LOW: Final = (1 << 64) - 1
+
+
+@frozen(kw_only=True)
+class FeedAbout:
+    """
+    What a feed's file says of itself.
+
+    :ivar name: the feed's.
+    :ivar label: the digest of the code that made it (L{ctsd.feeds.key_job.key_label}).
+    :ivar source: what it was made from, in the words of who had it made.
+    :ivar records: how many it holds.
+    :ivar skipped: how many could not be used.
+    :ivar built: when, POSIX seconds.
+    """
+
+    name: str
+    label: str = ""
+    source: str = ""
+    records: int = 0
+    skipped: int = 0
+    built: float = 0.0
+
+
+@define
+class _Networks:
+    """What is collected of one IP version; of an address of IPv6 both halves."""
+
+    singles: array[int]
+    starts: array[int]
+    singles_low: array[int] = field(factory=lambda: array("Q"))
+    starts_low: array[int] = field(factory=lambda: array("Q"))
+    single_rows: array[int] = field(factory=lambda: array("I"))
+    prefixes: array[int] = field(factory=lambda: array("B"))
+    range_rows: array[int] = field(factory=lambda: array("I"))
+
+
+class FeedWriter:
+    """
+    Collects the records of a feed and makes a file of them. A context manager: what was not
+    L{publish}ed when it ends leaves no file behind. In memory it keeps some 12 bytes a key.
+
+    :ivar records: how many were taken.
+    :ivar skipped: how many were not.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        """
+        :param path: where the file shall be; its directory must exist.
+        :raises OSError: it can't be written.
+        """
+        self._out = ArrayWriter(path)
+        self._now = now
+        self._ends = array("Q")
+        self._expires = array("d")
+        self._hashes = array("Q")
+        self._hash_rows = array("I")
+        self._v4 = _Networks(array("I"), array("I"))
+        self._v6 = _Networks(array("Q"), array("Q"))
+        self.records = 0
+        self.skipped = 0
+
+    def __enter__(self) -> FeedWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._out.__exit__(kind, error, traceback)
+
+    def add_all(self, records: Iterable[Record | None]) -> None:
+        """Take records; None stands for one that is malformed, and counts as skipped."""
+        for record in records:
+            if record is None or not self.add(record):
+                self.skipped += 1
+
+    def add(self, record: Record) -> bool:
+        """
+        Take a record.
+
+        :return: whether it could be taken: not when nothing would find it, it can't be encoded,
+            or there are too many.
+        """
+        keys, network = stored_under(record.type, record.value)
+        if not keys and network is None:
+            return False
+        row = self.records
+        if row >= MAX_ROWS:
+            return False
+        try:
+            line = stored.encode_indexed(stored.indexed(record))
+        except ValueError:
+            return False
+        for key in keys:
+            self._hashes.append(hash_of(key))
+            self._hash_rows.append(row)
+        if network is not None:
+            if network.version == 4:
+                table, high = self._v4, network.first
+            else:
+                table, high = self._v6, network.first >> 64
+            if network.is_single:
+                table.singles.append(high)
+                table.singles_low.append(network.first & _LOW)
+                table.single_rows.append(row)
+            else:
+                table.starts.append(high)
+                table.starts_low.append(network.first & _LOW)
+                table.prefixes.append(network.prefix)
+                table.range_rows.append(row)
+        self._ends.append(self._out.append(b"%b\n%b" % (record.type.encode(), line)))
+        self._expires.append(math.inf if record.expires is None else record.expires)
+        self.records += 1
+        return True
+
+    def about(self, about: FeedAbout) -> FeedAbout:
+        """What the file would say of itself, with what was counted until now."""
+        return evolve(about, records=self.records, skipped=self.skipped, built=self._now())
+
+    def publish(self, about: FeedAbout) -> FeedAbout:
+        """
+        Sort, write, and put the file in its place: durable, and at once whole for everybody.
+
+        :param about: its C{records}, C{skipped} and C{built} are set here.
+        :return: what the file says of itself.
+        """
+        about = self.about(about)
+        put = self._out.put
+        put("ends", memoryview(self._ends), "Q")
+        if not all(map(math.isinf, self._expires)):
+            put("expires", memoryview(self._expires), "d")
+        hashes = numpy.frombuffer(self._hashes, dtype=numpy.uint64)
+        order = numpy.argsort(hashes, kind="stable")
+        put("hashes", hashes[order].data, "Q")
+        put("hash_rows", numpy.frombuffer(self._hash_rows, dtype=numpy.uint32)[order].data, "I")
+        for version, table in ((4, self._v4), (6, self._v6)):
+            for name in ("singles", "single_rows", "starts", "prefixes", "range_rows"):
+                column: array[int] = getattr(table, name)
+                put(f"v{version}.{name}", memoryview(column), column.typecode)
+        put("v6.singles_low", memoryview(self._v6.singles_low), "Q")
+        put("v6.starts_low", memoryview(self._v6.starts_low), "Q")
+        self._out.publish(asdict(about))
+        return about
+
+
+@frozen(eq=False)
+class FeedFile:
+    """
+    An open feed's file.
+
+    :ivar about: what it says of itself.
+    :ivar file: its arrays.
+    """
+
+    about: FeedAbout
+    file: ArrayFile
+    _ends: memoryview
+    _expires: memoryview | None
+
+    @classmethod
+    def open(cls, path: Path, *, whole: bool = True) -> FeedFile:
+        """
+        See L{ArrayFile.open}.
+
+        :raises BadIndex: it is damaged or of another format.
+        :raises OSError: it can't be read.
+        """
+        file = ArrayFile.open(path, whole=whole)
+        try:
+            about = FeedAbout(**file.about)
+            return cls(about, file, file.arrays["ends"], file.arrays.get("expires"))
+        except (LookupError, TypeError) as error:
+            file.close()
+            raise BadIndex("its directory is wrong") from error
+
+    def is_expired(self, row: int, now: float) -> bool:
+        """Whether a record's time is over."""
+        return self._expires is not None and self._expires[row] <= now
+
+    def record(self, row: int) -> Indexed:
+        """A record, by its number."""
+        start = self._ends[row - 1] if row else PAGE
+        type, _, line = self.file.view[start : self._ends[row]].tobytes().partition(b"\n")
+        return stored.decode_indexed(type.decode(), line)
+
+    def close(self) -> None:
+        """Unmap; see L{ArrayFile.close}."""
+        self.file.close()

@@ -1,0 +1,165 @@
+"""
+The index of all feeds that is being served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from publicsuffixlist import PublicSuffixList
+from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ctsd.errors import SearchLater
+from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.index import BadIndex
+from ctsd.feeds.job import InThread
+from ctsd.feeds.key_index import KeyIndex
+from ctsd.feeds.key_store import COMBINED, clear_directory
+from ctsd.interfaces import IIndicators
+from ctsd.model import Artifact
+from ctsd.records import Derived, FeedMatches, Indexed
+
+#: How often files are looked for anew that a merge has removed while they were being opened.
+_LOOKS = 3
+
+
+@implementer(IIndicators)
+class Indicators:
+    """
+    Serves the index that lies in a directory (L{ctsd.feeds.key_store} says how it gets there), and
+    the next one after L{swap}. Opening an index reads all that is new of it, and unmapping one
+    takes milliseconds, so both happen in a thread; the swap in between is one assignment in the
+    reactor. For a searcher::
+
+        indicators = Indicators(directory=..., in_thread=deferToThread, now=store.now)
+        await indicators.start()
+        ...
+        within = contents.within(artifact)      # in a thread, unless contents.is_quick(artifact)
+        derived = (*artifacts.derived(artifact), *within.derived)
+        for found in indicators.find(artifact=artifact, derived=derived, limit=10, hidden=stale):
+            for matched in found.matched:       # matched.record.hit goes out as it is
+                ...                             # matched.how is for the property "Matched"
+
+    A feed that is on but not in L{feeds} has never been loaded, or was written by another
+    version's code: it is "later", not "nothing".
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        in_thread: InThread,
+        now: Callable[[], float],
+        label: str,
+        is_shared_host: Callable[[str], bool] = lambda host: False,
+        retry_secs: float = 5.0,
+    ) -> None:
+        """
+        :param now: POSIX seconds.
+        :param label: L{ctsd.feeds.key_store.key_label}; feeds with another one are left out.
+        :param is_shared_host: see L{KeyIndex.open}.
+        :param retry_secs: when to ask again, while nothing is loaded.
+        """
+        self._directory = directory
+        self._in_thread = in_thread
+        self._now = now
+        self._label = label
+        self._is_shared_host = is_shared_host
+        self._retry_secs = retry_secs
+        self._index: KeyIndex | None = None
+        # One swap at a time: the next one takes files over from what this one has opened.
+        self._lock = DeferredLock()
+
+    async def start(self) -> None:
+        """
+        Serve what an earlier start has left, if it is whole. If it is not, it is removed: the next
+        merge makes it anew from the feeds' files.
+        """
+        try:
+            await self._in_thread(clear_directory, self._directory)
+            await self.swap()
+        except FileNotFoundError:
+            pass
+        except BadIndex as error:
+            self._log.error("the feeds' index is left out: {error}", error=error)
+            combined = self._directory / COMBINED
+            await self._in_thread(combined.unlink, missing_ok=True)
+        except OSError as error:
+            self._log.error("the feeds' index can't be read: {why}", why=error.strerror)
+
+    async def swap(self) -> None:
+        """
+        Serve what lies in the directory now.
+
+        :raises BadIndex: that is damaged; the old one goes on.
+        :raises OSError: that can't be read; the old one goes on.
+        """
+        await self._lock.acquire()
+        try:
+            old = self._index
+            index = await self._in_thread(self._open, old)
+            self._index = index
+            if old is not None:
+                await self._in_thread(old.close, keep=index)
+        finally:
+            self._lock.release()
+
+    def _open(self, old: KeyIndex | None) -> KeyIndex:
+        for look in range(_LOOKS):
+            try:
+                return KeyIndex.open(
+                    self._directory,
+                    now=self._now,
+                    registered=_suffixes().privatesuffix,
+                    is_shared_host=self._is_shared_host,
+                    label=self._label,
+                    old=old,
+                )
+            except FileNotFoundError:
+                if look + 1 == _LOOKS or not (self._directory / COMBINED).exists():
+                    raise
+        raise AssertionError("not reached")
+
+    @property
+    def feeds(self) -> Mapping[str, FeedAbout]:
+        """What the feeds that are served say of themselves, by name."""
+        return MappingProxyType({}) if self._index is None else self._index.feeds
+
+    def find(
+        self,
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        wanted: Callable[[str, Indexed], bool] | None = None,
+        hidden: Container[str] = (),
+    ) -> tuple[FeedMatches, ...]:
+        """See L{IIndicators}."""
+        if self._index is None:
+            raise SearchLater(self._retry_secs, "no feed is loaded yet")
+        return self._index.find(
+            artifact=artifact, derived=derived, limit=limit, wanted=wanted, hidden=hidden
+        )
+
+    async def close(self) -> None:
+        """Serve nothing any more; ends when it is unmapped."""
+        await self._lock.acquire()
+        try:
+            old, self._index = self._index, None
+            if old is not None:
+                await self._in_thread(old.close)
+        finally:
+            self._lock.release()
+
+
+@cache
+def _suffixes() -> PublicSuffixList:
+    """The list of the package; it takes a moment to read, so it is read in a thread."""
+    return PublicSuffixList()

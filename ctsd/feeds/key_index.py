@@ -1,0 +1,330 @@
+"""
+The index of all feeds: which of their records an artifact finds, in microseconds, whatever the
+number of feeds and rows.
+
+A lookup is settled among the hashes and networks of all feeds together
+(L{ctsd.feeds.combined}), in mapped memory; only what is found there reads records, from the
+feeds' own files. A hash may stand for several keys, so a record that was found by one is asked
+whether it has that key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, cast
+
+from attrs import define, evolve, field, frozen
+
+from ctsd.feeds.array_file import ArrayFile
+from ctsd.feeds.feed_file import FeedAbout, FeedFile
+from ctsd.feeds.index import BadIndex
+from ctsd.feeds.key_store import COMBINED
+from ctsd.feeds.keys import HOST, ON_HOST, URL, stored
+from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside, lookups
+from ctsd.feeds.networks import Table
+from ctsd.indicator_forms import Network
+from ctsd.model import Artifact
+from ctsd.records import Derived, FeedMatches, Indexed, Matched
+
+_NO_FEEDS: Final[Container[str]] = frozenset()
+
+
+@frozen
+class _Run:
+    """
+    Neighbours in the arrays of rows: a part of what one lookup has found.
+
+    :ivar is_mixed: whether the feeds are not in their order.
+    """
+
+    lookup: Lookup
+    how: str
+    feeds: memoryview
+    rows: memoryview
+    low: int
+    high: int
+    is_mixed: bool = False
+
+
+@frozen(eq=False)
+class _Asked:
+    """One search: see L{KeyIndex.find}."""
+
+    limit: int
+    wanted: Callable[[str, Indexed], bool] | None
+    now: float
+    scan_limit: int
+
+
+@define
+class _Tally:
+    """What one feed has."""
+
+    matched: list[Matched] = field(factory=list)
+    more: int = 0
+    at_least: bool = False
+    seen: set[int] = field(factory=set)
+
+    def take(self, run: _Run, rows: Sequence[int], file: FeedFile, asked: _Asked) -> None:
+        """Look at the rows of this feed that a lookup has found."""
+        unwanted = 0
+        for count, row in enumerate(rows):
+            is_full = len(self.matched) >= asked.limit
+            if is_full and count >= asked.scan_limit:
+                self.more += len(rows) - count
+                self.at_least = True
+                return
+            if row in self.seen or file.is_expired(row, asked.now):
+                continue
+            self.seen.add(row)
+            if is_full:
+                self.more += 1
+                continue
+            matched = _confirmed(run, file.record(row))
+            if matched is None:
+                continue
+            if asked.wanted is None or asked.wanted(file.about.name, matched.record):
+                self.matched.append(matched)
+                continue
+            unwanted += 1
+            if unwanted >= asked.scan_limit:
+                self.at_least = True
+                return
+
+
+class KeyIndex:
+    """
+    An open index. Searches are synchronous and in the reactor: after L{close} there are none.
+
+    :ivar feeds: what the feeds in it say of themselves, by their names.
+    """
+
+    def __init__(
+        self,
+        combined: ArrayFile,
+        files: Sequence[FeedFile],
+        *,
+        now: Callable[[], float],
+        registered: Callable[[str], str | None],
+        is_shared_host: Callable[[str], bool],
+        label: str,
+        scan_limit: int,
+    ) -> None:
+        arrays = combined.arrays
+        self._combined = combined
+        self._files = tuple(files)
+        self._now = now
+        self._registered = registered
+        self._is_shared_host = is_shared_host
+        self._scan_limit = scan_limit
+        self._shift = int(combined.about["shift"])
+        self._buckets = arrays["buckets"]
+        self._hashes = arrays["hashes"]
+        self._hash_feeds = arrays["hash_feeds"]
+        self._hash_rows = arrays["hash_rows"]
+        self._tables = {version: Table.of(version, arrays) for version in (4, 6)}
+        self._outdated = frozenset(
+            number for number, file in enumerate(files) if file.about.label != label
+        )
+        self.feeds: Mapping[str, FeedAbout] = MappingProxyType(
+            {file.about.name: file.about for file in files if file.about.label == label}
+        )
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        now: Callable[[], float],
+        registered: Callable[[str], str | None],
+        is_shared_host: Callable[[str], bool] = lambda host: False,
+        label: str = "",
+        old: KeyIndex | None = None,
+        scan_limit: int = 200,
+    ) -> KeyIndex:
+        """
+        Map the index that lies in a directory, after checking it. Call it in a thread: see
+        L{ArrayFile.open}.
+
+        :param now: POSIX seconds, which records' dates are compared with.
+        :param registered: the domain above a host, or the host itself, that somebody has
+            registered: the one below the public suffix; None when there is none.
+        :param is_shared_host: whether a host is used by so many that one URL on it says nothing
+            of the others.
+        :param label: feeds that were written by code with another label are left out, for what is
+            looked for may not be what is stored there.
+        :param old: the index that is served now: files of feeds that have not changed go over to
+            the new one. It serves on; then L{close} it with C{keep} the new one.
+        :param scan_limit: so many of a feed's records are looked at to count those that no more
+            are asked for, and so many that are not wanted until no more are looked at.
+        :raises BadIndex: a file is damaged, not of this format, or not the one that was merged.
+        :raises OSError: a file can't be read.
+        """
+        combined = ArrayFile.open(directory / COMBINED)
+        kept = {} if old is None else {file.file.identity: file for file in old._files}
+        fresh: list[FeedFile] = []
+        try:
+            files = []
+            for named in combined.about["feeds"]:
+                file = kept.get(named["identity"])
+                if file is None:
+                    file = FeedFile.open(directory / named["file"])
+                    fresh.append(file)
+                    if file.file.identity != named["identity"]:
+                        raise BadIndex(f"{named['file']} is not the one that was merged")
+                files.append(file)
+            return cls(
+                combined,
+                files,
+                now=now,
+                registered=registered,
+                is_shared_host=is_shared_host,
+                label=label,
+                scan_limit=scan_limit,
+            )
+        except BaseException as error:
+            for file in fresh:
+                file.close()
+            combined.close()
+            if isinstance(error, LookupError | TypeError):
+                raise BadIndex("its directory is wrong") from error
+            raise
+
+    def find(
+        self,
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        wanted: Callable[[str, Indexed], bool] | None = None,
+        hidden: Container[str] = _NO_FEEDS,
+    ) -> tuple[FeedMatches, ...]:
+        """See L{ctsd.interfaces.IIndicators.find}."""
+        runs: list[_Run] | None = None
+        buckets, hashes, shift = self._buckets, self._hashes, self._shift
+        blake2b, from_bytes = hashlib.blake2b, int.from_bytes
+        for lookup in lookups(artifact, derived):
+            key = lookup[0]
+            if isinstance(key, bytes):
+                # As L{hash_of}, which would be a call for each.
+                wanted_hash = from_bytes(blake2b(key, digest_size=8).digest(), "little")
+                bucket = wanted_hash >> shift
+                high = buckets[bucket + 1]
+                at = bisect_left(hashes, wanted_hash, buckets[bucket], high)
+                if at == high or hashes[at] != wanted_hash:
+                    continue
+                if not self._may_show(key, lookup[2]):
+                    continue
+                end = bisect_right(hashes, wanted_hash, at, high)
+                some = [_Run(lookup, lookup[1], self._hash_feeds, self._hash_rows, at, end)]
+            else:
+                some = list(self._network_runs(key, lookup))
+                if not some:
+                    continue
+            runs = some if runs is None else runs + some
+        if runs is None:
+            return ()
+        return self._matches(runs, limit, wanted, hidden)
+
+    def _may_show(self, key: bytes, note: str) -> bool:
+        """Whether what was found by a key says something of what was asked."""
+        if key[:1] == HOST and note:
+            domain = self._registered(note)
+            host = key[1:].decode("utf-8", "surrogatepass")
+            return domain is not None and f".{host}".endswith(f".{domain}")
+        if key[:1] == ON_HOST:
+            return not self._is_shared_host(key[1:].decode("utf-8", "surrogatepass"))
+        return True
+
+    def _network_runs(self, asked: Network, lookup: Lookup) -> Iterator[_Run]:
+        table = self._tables[asked.version]
+        _, how, wider = lookup
+        is_range, low, high = table.equal(asked)
+        if low < high:
+            yield self._run(lookup, how, asked.version, is_range, low, high)
+        for low, high in table.around(asked):
+            yield self._run(lookup, wider, asked.version, True, low, high)
+        if looks_inside(asked):
+            inside = f"{INSIDE} ({how})" if how else INSIDE
+            for is_range, low, high in table.inside(asked):
+                if low < high:
+                    run = self._run(lookup, inside, asked.version, is_range, low, high)
+                    yield evolve(run, is_mixed=True)
+
+    def _run(
+        self, lookup: Lookup, how: str, version: int, is_range: bool, low: int, high: int
+    ) -> _Run:
+        kind = f"v{version}.{'range' if is_range else 'single'}"
+        arrays = self._combined.arrays
+        return _Run(lookup, how, arrays[f"{kind}_feeds"], arrays[f"{kind}_rows"], low, high)
+
+    def _matches(
+        self,
+        runs: list[_Run],
+        limit: int,
+        wanted: Callable[[str, Indexed], bool] | None,
+        hidden: Container[str],
+    ) -> tuple[FeedMatches, ...]:
+        asked = _Asked(limit, wanted, self._now(), self._scan_limit)
+        tallies: dict[int, _Tally] = {}
+        # What equals the artifact comes first; the order is theirs otherwise.
+        for run in sorted(runs, key=lambda run: bool(run.how)):
+            for number, rows in _by_feed(run):
+                file = self._files[number]
+                if file.about.name not in hidden and number not in self._outdated:
+                    tallies.setdefault(number, _Tally()).take(run, rows, file, asked)
+        return tuple(
+            FeedMatches(
+                feed=self._files[number].about.name,
+                matched=tuple(sorted(tally.matched, key=lambda each: bool(each.how))),
+                more=tally.more,
+                at_least=tally.at_least,
+            )
+            for number, tally in sorted(tallies.items())
+            if tally.matched
+        )
+
+    def close(self, *, keep: KeyIndex | None = None) -> None:
+        """
+        Unmap; in a thread.
+
+        :param keep: the index that has taken over some of the feeds' files.
+        """
+        kept = () if keep is None else keep._files
+        for file in self._files:
+            if not any(file is each for each in kept):
+                file.close()
+        self._combined.close()
+
+
+def _by_feed(run: _Run) -> Iterator[tuple[int, Sequence[int]]]:
+    """
+    A run's rows, feed by feed: no feed's rows keep another's from being seen, however many there
+    are.
+    """
+    at, high, feeds, rows = run.low, run.high, run.feeds, run.rows
+    if not run.is_mixed:
+        while at < high:
+            number = feeds[at]
+            end = bisect_right(feeds, number, at, high)
+            yield number, cast("Sequence[int]", rows[at:end])
+            at = end
+        return
+    mixed: dict[int, list[int]] = {}
+    for number, row in zip(feeds[at:high].tolist(), rows[at:high].tolist(), strict=True):
+        mixed.setdefault(number, []).append(row)
+    yield from mixed.items()
+
+
+def _confirmed(run: _Run, record: Indexed) -> Matched | None:
+    key, _, note = run.lookup
+    if not isinstance(key, bytes):
+        return Matched(record, run.how)
+    if key not in stored(record.type, record.value)[0]:
+        return None
+    how = how_found(run.how, note, record.value) if key[:1] == URL else run.how
+    return Matched(record, how)

@@ -1,0 +1,155 @@
+"""
+The directory in which the index of all feeds lies: how its files come and go.
+
+A feed's newest records are in C{<name>.<when>.feed}, the keys of all feeds in C{combined}. To put
+a feed's new records in, in a child process::
+
+    write_feed(directory, FeedAbout(name="urlhaus", label=key_label(), source=...), records, fit)
+    merge_feeds(directory, names_of_all_feeds_that_are_on)
+
+and then, in the daemon, L{ctsd.feeds.indicators.Indicators.swap}. Both are durable when they
+return, and a crash at any point leaves the last good C{combined} with the files that it names. No
+two processes may do this at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from ctsd.feeds.array_file import ArrayFile
+from ctsd.feeds.combined import merge
+from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
+from ctsd.feeds.index import BadIndex
+from ctsd.records import Record
+
+#: The name of the file with the keys of all feeds.
+COMBINED: Final = "combined"
+
+#: The modules that decide what stands in a feed's file: when one of them has changed, what is
+#: looked for may not be what is stored, and the file must be written anew.
+KEY_FORMS: Final = (
+    "artifacts.py",
+    "errors.py",
+    "indicator_forms.py",
+    "matching.py",
+    "model.py",
+    "normal_forms.py",
+    "records.py",
+    "refanged.py",
+    "shown.py",
+    "stored.py",
+    "threat_lines.py",
+    "wire.py",
+    "feeds/array_file.py",
+    "feeds/feed_file.py",
+    "feeds/index.py",
+    "feeds/job.py",
+    "feeds/keys.py",
+    "feeds/section.py",
+)
+
+
+def key_label() -> str:
+    """A digest of the code that decides what stands in a feed's file."""
+    digest = hashlib.blake2b(digest_size=16)
+    home = Path(__file__).parent.parent
+    for name in KEY_FORMS:
+        digest.update((home / name).read_bytes())
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def write_feed(
+    directory: Path,
+    about: FeedAbout,
+    records: Iterable[Record | None],
+    fit: Callable[[FeedAbout], None] = lambda about: None,
+    *,
+    now: Callable[[], float] = time.time,
+) -> FeedAbout:
+    """
+    Write the records of a feed. They are served after the next L{merge_feeds}.
+
+    :param about: its C{records}, C{skipped} and C{built} are set here.
+    :param records: None stands for one that is malformed.
+    :param fit: is told what the file would say of itself, before it is written; whatever it
+        raises (L{ctsd.feeds.job.Refused}) leaves all as it was.
+    :return: what the file says of itself.
+    :raises OSError: it can't be written.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    newest = max((_number(path) for path in _files_of(directory, about.name)), default=0)
+    number = max(time.time_ns(), newest + 1)
+    with FeedWriter(directory / f"{about.name}.{number:020d}.feed", now=now) as writer:
+        writer.add_all(records)
+        fit(writer.about(about))
+        return writer.publish(about)
+
+
+def merge_feeds(directory: Path, names: Collection[str]) -> None:
+    """
+    Make the index of what was written, and remove what it does not need any more.
+
+    :param names: the feeds that shall be in it; each with its newest file that is whole, if there
+        is one.
+    :raises OSError: a file can't be read or written.
+    """
+    target = directory / COMBINED
+    known = _named(target)
+    with ExitStack() as stack:
+        opened: dict[str, FeedFile] = {}
+        for name in sorted(set(names)):
+            for path in sorted(_files_of(directory, name), key=_number, reverse=True):
+                try:
+                    file = FeedFile.open(path, whole=path.name not in known)
+                    if known.get(path.name, file.file.identity) != file.file.identity:
+                        file.close()
+                        continue
+                except BadIndex:
+                    continue
+                stack.callback(file.close)
+                opened[path.name] = file
+                break
+        merge(target, opened)
+    for path in directory.glob("*.feed"):
+        if path.name not in opened:
+            path.unlink(missing_ok=True)
+
+
+def clear_directory(directory: Path) -> None:
+    """
+    At the start, when nobody builds: make the directory, and remove what killed builds have left.
+
+    :raises OSError: that can't be done.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in directory.glob(".*.building"):
+        path.unlink(missing_ok=True)
+
+
+def _files_of(directory: Path, name: str) -> list[Path]:
+    return [path for path in directory.glob("*.feed") if path.name.split(".")[0] == name]
+
+
+def _number(path: Path) -> int:
+    number = path.name.split(".")[1]
+    return int(number) if number.isdecimal() else 0
+
+
+def _named(target: Path) -> dict[str, str]:
+    """The files that an index was merged from, by name: which they are."""
+    try:
+        combined = ArrayFile.open(target, whole=False)
+    except (OSError, BadIndex):
+        return {}
+    try:
+        return {named["file"]: named["identity"] for named in combined.about["feeds"]}
+    except (LookupError, TypeError):
+        return {}
+    finally:
+        combined.close()

@@ -1,0 +1,145 @@
+"""
+Listed addresses and CIDR ranges of one IP version, in sorted arrays.
+
+A range lies in another one, or beside it, but never across its border. So the ranges are a tree:
+each knows the one around it, and all that contain an address are found by one search and a walk
+upwards, from the narrowest to the widest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from attrs import frozen
+
+from ctsd.indicator_forms import Network
+
+_LOW: Final = (1 << 64) - 1
+
+#: What a range has that is in no other one.
+NO_PARENT: Final = -1
+
+
+@frozen(eq=False)
+class Table:
+    """
+    The networks of one IP version. A network of a table is told by whether it is a range, and by
+    its place.
+
+    Addresses of IPv6 are two arrays, of their upper and their lower half; those of IPv4 one.
+
+    :ivar singles: the addresses, ascending.
+    :ivar singles_low: their lower halves.
+    :ivar starts: the first addresses of the ranges, ascending; wider ones first.
+    :ivar starts_low: their lower halves.
+    :ivar prefixes: the ranges' lengths in bits.
+    :ivar parents: of each range the last one of those that are equal to each other and lie
+        around it most closely; L{NO_PARENT}.
+    """
+
+    version: int
+    singles: memoryview
+    singles_low: memoryview | None
+    starts: memoryview
+    starts_low: memoryview | None
+    prefixes: memoryview
+    parents: memoryview
+
+    @classmethod
+    def of(cls, version: int, arrays: Mapping[str, memoryview]) -> Table:
+        """The table of this version that a file has; its arrays are called C{v4.singles} etc."""
+
+        def array(name: str) -> memoryview:
+            return arrays[f"v{version}.{name}"]
+
+        wide = version == 6
+        return cls(
+            version,
+            array("singles"),
+            array("singles_low") if wide else None,
+            array("starts"),
+            array("starts_low") if wide else None,
+            array("prefixes"),
+            array("parents"),
+        )
+
+    def equal(self, asked: Network) -> tuple[bool, int, int]:
+        """The networks that equal one: whether they are ranges, and their places from and to."""
+        if asked.is_single:
+            return False, *_span(self.singles, self.singles_low, asked.first)
+        low, high = _span(self.starts, self.starts_low, asked.first)
+        return (
+            True,
+            bisect_left(self.prefixes, asked.prefix, low, high),
+            bisect_right(self.prefixes, asked.prefix, low, high),
+        )
+
+    def around(self, asked: Network) -> Iterator[tuple[int, int]]:
+        """The places, from and to, of equal ranges that contain a network; narrow ones first."""
+        at = _span(self.starts, self.starts_low, asked.first)[1] - 1
+        while at >= 0:
+            prefix = self.prefixes[at]
+            start = self._start(at)
+            if prefix < asked.prefix and not (start ^ asked.first) >> (asked.bits - prefix):
+                first = at
+                while first and self.prefixes[first - 1] == prefix:
+                    if self._start(first - 1) != start:
+                        break
+                    first -= 1
+                yield first, at + 1
+            at = self.parents[at]
+
+    def inside(self, asked: Network) -> Iterator[tuple[bool, int, int]]:
+        """The places of what lies in a range and is narrower: ranges, then addresses."""
+        low = _span(self.starts, self.starts_low, asked.first)[0]
+        high = _span(self.starts, self.starts_low, asked.last)[1]
+        # Those that begin with it and are as wide, or wider, come first.
+        same = _span(self.starts, self.starts_low, asked.first)[1]
+        low = bisect_right(self.prefixes, asked.prefix, low, same)
+        yield True, low, high
+        yield (
+            False,
+            _span(self.singles, self.singles_low, asked.first)[0],
+            _span(self.singles, self.singles_low, asked.last)[1],
+        )
+
+    def _start(self, at: int) -> int:
+        high: int = self.starts[at]
+        return high if self.starts_low is None else high << 64 | self.starts_low[at]
+
+
+def _span(high: memoryview, low: memoryview | None, address: int) -> tuple[int, int]:
+    """Where an address stands in a sorted array, from and to; where it would, if it doesn't."""
+    if low is None:
+        start = bisect_left(high, address)
+        return start, bisect_right(high, address, start)
+    upper = address >> 64
+    start = bisect_left(high, upper)
+    end = bisect_right(high, upper, start)
+    return (
+        bisect_left(low, address & _LOW, start, end),
+        bisect_right(low, address & _LOW, start, end),
+    )
+
+
+def parents_of(starts: list[int], prefixes: list[int], bits: int) -> list[int]:
+    """
+    The parents of ranges that are sorted by their start, wider ones first: see L{Table}.
+
+    :param bits: of an address.
+    """
+    parents: list[int] = []
+    # The ranges around the one that is looked at, as their last address, place, start and prefix.
+    around: list[tuple[int, int, int, int]] = []
+    for at, (start, prefix) in enumerate(zip(starts, prefixes, strict=True)):
+        while around and around[-1][0] < start:
+            around.pop()
+        if around and around[-1][2:] == (start, prefix):
+            parents.append(parents[-1])
+            around[-1] = (around[-1][0], at, start, prefix)
+            continue
+        parents.append(around[-1][1] if around else NO_PARENT)
+        around.append((start | ((1 << (bits - prefix)) - 1), at, start, prefix))
+    return parents

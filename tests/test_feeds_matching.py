@@ -1,0 +1,102 @@
+"""Tests that the index of feeds finds what a slow, obvious search finds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from publicsuffixlist import PublicSuffixList
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.key_index import KeyIndex
+from ctsd.feeds.key_store import merge_feeds, write_feed
+from ctsd.model import Artifact
+from ctsd.records import Derived, FeedMatches, Record
+from tests import indicator_strategies
+from tests.reference_matching import ReferenceIndicators
+
+NOW = 100.0
+SHARED = frozenset({"mine.github.io", "192.0.3.1"})
+SUFFIXES = PublicSuffixList()
+
+
+def put(directory: Path, feeds: Mapping[str, Sequence[Record]], names: Sequence[str]) -> None:
+    """Write some feeds, and merge what is there of those with these names."""
+    for name, records in feeds.items():
+        write_feed(directory, FeedAbout(name=name), records, now=lambda: NOW)
+    merge_feeds(directory, names)
+
+
+def opened(directory: Path, old: KeyIndex | None = None) -> KeyIndex:
+    """The index that lies in a directory."""
+    return KeyIndex.open(
+        directory,
+        now=lambda: NOW,
+        registered=SUFFIXES.privatesuffix,
+        is_shared_host=SHARED.__contains__,
+        old=old,
+    )
+
+
+def comparable(found: Sequence[FeedMatches]) -> dict[str, list[tuple[bytes, str, str]]]:
+    """Everything that is found, without order."""
+    return {
+        each.feed: sorted(
+            (matched.record.hit, repr(matched.record.value), matched.how)
+            for matched in each.matched
+        )
+        for each in found
+    }
+
+
+class AgreementTests(SynchronousTestCase):
+    """L{KeyIndex} beside L{ReferenceIndicators}."""
+
+    def setUp(self) -> None:
+        """What is durable is not tested here."""
+        self.patch(os, "fsync", lambda descriptor: None)
+
+    def check(
+        self,
+        index: KeyIndex,
+        feeds: Mapping[str, Sequence[Record]],
+        artifact: Artifact,
+        derived: Sequence[Derived],
+    ) -> None:
+        """Both find the same."""
+        slow = ReferenceIndicators(feeds, now=lambda: NOW, shared=SHARED)
+        found = index.find(artifact=artifact, derived=derived, limit=1000)
+        wanted = slow.find(artifact=artifact, derived=derived, limit=1000)
+        self.assertEqual(comparable(found), comparable(wanted), (artifact.type, artifact.value))
+        for each in found:
+            hows = [bool(matched.how) for matched in each.matched]
+            self.assertEqual(hows, sorted(hows), "exact ones come first")
+
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @given(
+        indicator_strategies.feeds,
+        st.lists(
+            st.tuples(indicator_strategies.artifacts, indicator_strategies.derived),
+            min_size=1,
+            max_size=10,
+        ),
+    )
+    def test_agree(
+        self,
+        feeds: dict[str, list[Record]],
+        asked: list[tuple[Artifact, list[Derived]]],
+    ) -> None:
+        """Whatever is in the feeds, and whatever is asked."""
+        with TemporaryDirectory() as where:
+            put(Path(where), feeds, list(feeds))
+            index = opened(Path(where))
+            try:
+                for artifact, derived in asked:
+                    self.check(index, feeds, artifact, derived)
+            finally:
+                index.close()
