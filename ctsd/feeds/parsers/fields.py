@@ -1,0 +1,142 @@
+"""
+The fields of a row, and what is asked of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from ctsd.feeds.layout import NESTED, Layout
+from ctsd.feeds.layout_rules import Condition, compiled, filled, placeholders
+from ctsd.feeds.parsers.rows import Row
+from ctsd.feeds.paths import path_of
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?(?:[eE]-?[0-9]{1,2})?")
+
+#: Gives a field of a row: its values as texts, those that stand for nothing left out.
+Field = Callable[[Row], list[str]]
+
+_Test = Callable[[list[str]], bool]
+
+
+def text_of(value: Any) -> str | None:
+    """A value of a row as a text; None for what is no single value."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    return None
+
+
+def number_of(text: str) -> float | None:
+    """A text as a number; None when it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+class Fields:
+    """What gives the fields of rows of one layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._nested = layout.format in NESTED
+        self._empty = frozenset(layout.empty)
+        self._made = layout.fields
+
+    def field(self, name: str) -> Field:
+        """One field."""
+        empty = self._empty
+        if name in self._made:
+            fill = self.template(self._made[name])
+
+            def made(row: Row) -> list[str]:
+                text = fill(row)
+                return [text] if text else []
+
+            return made
+        if not self._nested:
+
+            def plain(row: Row) -> list[str]:
+                value = row.get(name)
+                text = value.strip() if value else ""
+                return [text] if text and text not in empty else []
+
+            return plain
+        path = path_of(name)
+
+        def walked(row: Row) -> list[str]:
+            texts = (text_of(value) for value in path(row))
+            return [text for text in texts if text and text not in empty]
+
+        return walked
+
+    def template(
+        self, template: str, encoded: Callable[[str], str] = lambda text: text
+    ) -> Callable[[Row], str]:
+        """
+        What fills a template: empty when one of its fields is.
+
+        :param encoded: what is done to a field before it stands there.
+        """
+        fields = {name: self.field(name) for name in placeholders(template)}
+
+        def fill(row: Row) -> str:
+            values = {name: ", ".join(each(row)) for name, each in fields.items()}
+            if not all(values.values()):
+                return ""
+            return filled(template, {name: encoded(text) for name, text in values.items()})
+
+        return fill
+
+    def condition(self, condition: Condition) -> Callable[[Row], bool]:
+        """Whether a condition holds for a row. A field without a value is an empty text."""
+        read = self.field(condition.field)
+        tests = _tests(condition)
+
+        def holds(row: Row) -> bool:
+            texts = read(row) or [""]
+            return all(test(texts) for test in tests)
+
+        return holds
+
+
+def _tests(condition: Condition) -> list[_Test]:
+    tests: list[_Test] = []
+    if condition.equals is not None:
+        wanted = frozenset(condition.equals)
+        tests.append(lambda texts: not wanted.isdisjoint(texts))
+    if condition.not_equals is not None:
+        unwanted = frozenset(condition.not_equals)
+        tests.append(unwanted.isdisjoint)
+    if condition.matches is not None:
+        search = _searching(condition.matches)
+        tests.append(lambda texts: any(map(search, texts)))
+    if condition.not_matches is not None:
+        forbidden = _searching(condition.not_matches)
+        tests.append(lambda texts: not any(map(forbidden, texts)))
+    if condition.at_least is not None:
+        least = condition.at_least
+        tests.append(lambda texts: any(one >= least for one in _numbers(texts)))
+    if condition.at_most is not None:
+        most = condition.at_most
+        tests.append(lambda texts: any(one <= most for one in _numbers(texts)))
+    return tests
+
+
+def _numbers(texts: list[str]) -> list[float]:
+    return [one for one in map(number_of, texts) if one is not None]
+
+
+def _searching(pattern: str) -> Callable[[str], bool]:
+    search = compiled(pattern).search
+
+    def found(text: str) -> bool:
+        try:
+            return search(text) is not None
+        except UnicodeEncodeError:
+            # A lone surrogate, which only JSON can have, and RE2 can't.
+            return search(text.encode("utf-8", "replace").decode("utf-8")) is not None
+
+    return found

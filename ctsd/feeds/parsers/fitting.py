@@ -1,0 +1,97 @@
+"""
+Whether a value can be an indicator of a type: what a provider's page of apologies, or a shifted
+column, does not pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from ctsd.indicator_forms import (
+    certificate_form,
+    cve_form,
+    email_form,
+    family_form,
+    hash_form,
+    host_form,
+    network,
+    url_form,
+)
+from ctsd.normal_forms import normal
+
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_DIGITS: Final = re.compile(r"[0-9.]+")
+_CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,19}")
+_MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_FUZZY: Final = re.compile(r"[0-9]+:[A-Za-z0-9+/]+:[A-Za-z0-9+/]+")
+
+#: The longest name of the DNS in text (RFC 1035, 2.3.4).
+_NAME_CHARS: Final = 253
+
+
+def _hash(digits: int) -> Callable[[str], bool]:
+    matches = re.compile(rf"[0-9a-f]{{{digits}}}").fullmatch
+    return lambda text: matches(hash_form(text)) is not None
+
+
+def _is_address(text: str) -> bool:
+    found = network(text)
+    return found is not None and found.is_single
+
+
+def _is_network(text: str) -> bool:
+    return "/" in text and network(text) is not None
+
+
+def _is_host(form: str) -> bool:
+    return (
+        len(form) <= _NAME_CHARS
+        and _NAME.fullmatch(form) is not None
+        and not _DIGITS.fullmatch(form)
+    )
+
+
+def _is_name(text: str) -> bool:
+    return _is_host(host_form(text))
+
+
+def _is_url(text: str) -> bool:
+    found = url_form(text)
+    if found is None or not found.host:
+        return False
+    # What says no scheme has to look like a host, at least; "Forbidden" does not.
+    return bool(found.scheme) or _is_host(found.host) or network(found.host) is not None
+
+
+def _is_sender(text: str) -> bool:
+    found = email_form(text)
+    return found is not None and _is_host(found[1])
+
+
+_FITS: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
+    "cert.x509": (certificate_form, "SHA-1 fingerprint"),
+    "email.header.sender_address": (_is_sender, "e-mail address"),
+    "hash.fuzzy": (_FUZZY.match, "fuzzy hash"),
+    "hash.md5": (_hash(32), "MD5"),
+    "hash.sha1": (_hash(40), "SHA-1"),
+    "hash.sha256": (_hash(64), "SHA-256"),
+    "net.cidr": (_is_network, "network"),
+    "net.ip": (_is_address, "IP address"),
+    "net.mac": (lambda text: _MAC.fullmatch(normal("net.mac", text)), "MAC address"),
+    "net.name": (_is_name, "host name"),
+    "net.uri": (_is_url, "URL"),
+    "threat.malware.family": (family_form, "name"),
+    "threat.report.cve": (lambda text: _CVE.fullmatch(cve_form(text)), "CVE id"),
+}
+
+
+def fits(type: str, value: str) -> str:
+    """Empty when a value can be an indicator of this type; else why not."""
+    fit = _FITS.get(type)
+    if fit is None:
+        return "" if normal(type, value) else "is empty"
+    check, what = fit
+    return "" if check(value) else f"is no {what}"

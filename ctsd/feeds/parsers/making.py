@@ -1,0 +1,225 @@
+"""
+What becomes of a row: records, or nothing, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from ctsd.feeds.layout import Layout
+from ctsd.feeds.layout_rules import IGNORED, Indicators, Lower, PropertyRule
+from ctsd.feeds.parsers.fields import Fields, number_of
+from ctsd.feeds.parsers.fitting import fits
+from ctsd.feeds.parsers.moments import moment
+from ctsd.feeds.parsers.rows import Row
+from ctsd.model import JSON, Property
+from ctsd.properties import lat_lng, string, uri
+from ctsd.records import Record
+
+#: More of a text is never shown (L{ctsd.shown} cuts it at 1,000 characters, visibly).
+_MAX_CHARS: Final = 1001
+
+#: A row with more indicators than these is refused: it would be no row.
+_MAX_INDICATORS: Final = 10_000
+
+_DAY_SECS: Final = 86400.0
+
+#: The properties that every hit has beside its row's own, and of one that is less bad why.
+FEED: Final = "feed"
+VERDICT: Final = "verdict"
+NOTE: Final = "note"
+CREDIT: Final = "credit"
+
+
+@frozen
+class Refusal:
+    """A row that can't be used, and why; C{records} are what can be used of it all the same."""
+
+    reason: str
+    records: tuple[Record, ...] = field(default=(), repr=False)
+
+
+@frozen
+class LeftOut:
+    """A row that the description leaves out, and why."""
+
+    reason: str
+
+
+class Maker:
+    """Makes records of rows, as a layout says."""
+
+    def __init__(self, layout: Layout, *, title: str, credit: str = "", now: float) -> None:
+        """
+        :param title: what hits call the feed, and threats without a template of their name.
+        :param credit: whom hits name; empty: nobody.
+        :param now: POSIX seconds: what is not valid any more is left out.
+        """
+        self._now = now
+        self._fields = fields = Fields(layout)
+        self._filters = [fields.condition(each) for each in layout.filters]
+        self._feed = string(FEED, title)
+        self._verdict = [string(VERDICT, layout.verdict)]
+        self._lower = [(fields.condition(each), _lowered(each)) for each in layout.lower]
+        self._indicators = [self._indicator(each) for each in layout.indicators]
+        self._properties = [self._property(name, rule) for name, rule in layout.properties.items()]
+        self._name = fields.template(layout.name) if layout.name else None
+        self._credit = [string(CREDIT, credit)] if credit else []
+        self._title = title
+        self._valid_until = fields.field(layout.valid_until) if layout.valid_until else None
+        self._last_seen = [fields.field(name) for name in layout.last_seen]
+        self._keep_secs = (layout.keep_days or 0.0) * _DAY_SECS
+        self._has_pattern = bool(layout.pattern)
+
+    def make(self, row: Row) -> tuple[Record, ...] | Refusal | LeftOut:
+        """What becomes of a row."""
+        for holds in self._filters:
+            if not holds(row):
+                return LeftOut("a filter does not hold")
+        if self._has_pattern and len(row) == 1:
+            return Refusal("does not match the pattern")
+        expires = self._expires(row)
+        if expires is not None and expires <= self._now:
+            return LeftOut("is not valid any more")
+        found: dict[tuple[str, str], None] = {}
+        wrong = ""
+        other_kinds = False
+        for indicator in self._indicators:
+            reason = indicator(row, found)
+            if reason == _OTHER_KIND:
+                other_kinds = True
+            else:
+                wrong = wrong or reason
+        if not found:
+            if wrong or not other_kinds:
+                return Refusal(wrong or "has no indicator")
+            return LeftOut(_OTHER_KIND)
+        if len(found) > _MAX_INDICATORS:
+            return Refusal(f"has more than {_MAX_INDICATORS:,} indicators")
+        name = (self._name(row) if self._name else "") or self._title
+        properties = self._shown(row)
+        records = tuple(
+            Record(type=type, value=value, name=name, properties=properties, expires=expires)
+            for type, value in found
+        )
+        return Refusal(wrong, records) if wrong else records
+
+    def _expires(self, row: Row) -> float | None:
+        times: list[float | None] = []
+        if self._valid_until is not None:
+            times += map(moment, self._valid_until(row))
+        for read in self._last_seen:
+            seen = next(filter(None, map(moment, read(row))), None)
+            if seen is not None:
+                times.append(seen + self._keep_secs)
+                break
+        return min((time for time in times if time is not None), default=None)
+
+    # -- indicators
+
+    def _indicator(self, rule: Indicators) -> Callable[[Row, dict[tuple[str, str], None]], str]:
+        """Finds the indicators of one rule; says what is wrong with one of them."""
+        read = self._fields.field(rule.field)
+        kind = self._fields.field(rule.kind) if rule.kind else None
+        types = {name: tuple(given.split("|")) for name, given in rule.types.items()}
+
+        def of_type(row: Row, found: dict[tuple[str, str], None]) -> str:
+            wrong = ""
+            for text in read(row):
+                wrong = _take(rule.type, text, found) or wrong
+            return wrong
+
+        def of_kind(row: Row, found: dict[tuple[str, str], None]) -> str:
+            assert kind is not None
+            parts = types.get(next(iter(kind(row)), ""))
+            if parts is None:
+                return _OTHER_KIND
+            wrong = ""
+            for text in read(row):
+                if len(parts) == 1:
+                    wrong = _take(parts, text, found) or wrong
+                    continue
+                values = text.split("|", len(parts) - 1)
+                if len(values) != len(parts):
+                    wrong = "has a composite value with too few parts"
+                    continue
+                for type, value in zip(parts, values, strict=True):
+                    if type != IGNORED and value.strip():
+                        wrong = _take((type,), value.strip(), found) or wrong
+            return wrong
+
+        return of_type if kind is None else of_kind
+
+    # -- properties
+
+    def _property(self, name: str, rule: PropertyRule) -> Callable[[Row], Property | None]:
+        if rule.text:
+            fixed = string(name, rule.text)
+            return lambda row: fixed
+        if rule.link:
+            link = self._fields.template(rule.link, lambda text: quote(text, safe=""))
+
+            def linked(row: Row) -> Property | None:
+                target = link(row)
+                return uri(name, target) if target else None
+
+            return linked
+        if rule.lat:
+            lat, lng = self._fields.field(rule.lat), self._fields.field(rule.lng)
+
+            def placed(row: Row) -> Property | None:
+                degrees = [number_of(text) for text in (*lat(row)[:1], *lng(row)[:1])]
+                if len(degrees) != 2 or degrees[0] is None or degrees[1] is None:
+                    return None
+                return lat_lng(name, degrees[0], degrees[1])
+
+            return placed
+        read, kind = self._fields.field(rule.field), rule.type
+
+        def shown(row: Row) -> Property | None:
+            text = ", ".join(read(row))[:_MAX_CHARS]
+            if not text:
+                return None
+            value: JSON = text
+            if kind == "number":
+                number = number_of(text)
+                value = text if number is None else int(number) if number.is_integer() else number
+            return Property(kind, name, value)
+
+        return shown
+
+    def _shown(self, row: Row) -> tuple[Property, ...]:
+        properties = [one for one in (each(row) for each in self._properties) if one is not None]
+        said = self._verdict
+        for holds, lowered in self._lower:
+            if holds(row):
+                said = lowered
+                break
+        return (self._feed, *said, *properties, *self._credit)
+
+
+_OTHER_KIND: Final = "is of another kind"
+
+
+def _lowered(lower: Lower) -> list[Property]:
+    notes = [string(NOTE, lower.note)] if lower.note else []
+    return [string(VERDICT, lower.verdict), *notes]
+
+
+def _take(types: Sequence[str], text: str, found: dict[tuple[str, str], None]) -> str:
+    """Take an indicator as the first type that it can be; what is wrong when it can be none."""
+    wrong = ""
+    for type in types:
+        reason = fits(type, text)
+        if not reason:
+            found[type, text] = None
+            return ""
+        if type == "net.ip" and "/" in text and not fits("net.cidr", text):
+            found["net.cidr", text] = None
+            return ""
+        wrong = wrong or f"{type}: {reason}"
+    return wrong if len(types) == 1 else f"is none of {', '.join(types)}"

@@ -1,0 +1,73 @@
+"""
+A file, parsed: the way in to all that is beside this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ctsd.feeds.layout import CSV, JSONL, LINES, MISP, Layout
+from ctsd.feeds.parsers.documents import read_documents
+from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
+from ctsd.feeds.parsers.rows import BadRow, Rows, read_lines
+from ctsd.feeds.parsers.tally import Tally
+from ctsd.feeds.parsers.unpacking import unpacked
+from ctsd.records import Record
+
+_BY_LINE: Final = (CSV, LINES, JSONL)
+
+
+def rows_in(path: Path, layout: Layout, *, max_bytes: int) -> Rows:
+    """
+    The rows of a file as its provider sends it.
+
+    :param max_bytes: of what is in it, unpacked.
+    :raises OSError: it can't be read.
+    :raises ctsd.feeds.job.Refused: it is broken, or too large, or not in this format.
+    """
+    member = layout.member or ("*.json" if layout.format == MISP else "")
+    read = read_lines if layout.format in _BY_LINE else read_documents
+    with unpacked(path, max_bytes=max_bytes, member=member) as streams:
+        for stream in streams:
+            yield from read(stream, layout)
+
+
+def parse(
+    path: Path,
+    layout: Layout,
+    *,
+    title: str,
+    credit: str = "",
+    now: float,
+    max_bytes: int,
+    tally: Tally,
+) -> Iterator[Record]:
+    """
+    The records of a file as its provider sends it. Rows that can't be used are counted and passed
+    over; whether there are too many of them is for the caller to say.
+
+    :param title: what hits call the feed; the threat's name where the layout has no template.
+    :param credit: whom hits name; empty: nobody.
+    :param now: POSIX seconds.
+    :param max_bytes: of what is in it, unpacked.
+    :param tally: is told what became of each row.
+    :raises OSError: it can't be read.
+    :raises ctsd.feeds.job.Refused: it is broken, or too large, or not in this format.
+    """
+    make = Maker(layout, title=title, credit=credit, now=now).make
+    for row in rows_in(path, layout, max_bytes=max_bytes):
+        tally.rows += 1
+        if isinstance(row, BadRow):
+            tally.refuse(row.reason, row.text)
+            continue
+        made = make(row)
+        if isinstance(made, LeftOut):
+            tally.leave_out(made.reason, row.get("line", row))
+            continue
+        if isinstance(made, Refusal):
+            tally.refuse(made.reason, row.get("line", row))
+            made = made.records
+        tally.records += len(made)
+        yield from made
