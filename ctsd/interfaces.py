@@ -455,34 +455,6 @@ class IIndicators(Interface):
         """
 
 
-class IIndicators(Interface):
-    """
-    The indicators of all feeds, searched together in microseconds, without a thread and without
-    the store.
-    """
-
-    def find(
-        *,
-        artifact: Artifact,
-        derived: Iterable[Derived] = (),
-        limit: int,
-        wanted: Callable[[str, Indexed], bool] | None = None,
-        hidden: Container[str] = (),
-    ) -> tuple[FeedMatches, ...]:
-        """
-        What the feeds have on an artifact: nothing of those that have nothing, the others by name.
-
-        :param derived: what else derives from the artifact, in the order in which it shall be
-            found: the indicators within a text or a message (L{ctsd.feeds.contents}), a file's
-            hashes (L{ctsd.artifacts.derived}).
-        :param limit: so many records of each feed; the others are counted.
-        :param wanted: leaves out the records for which it is false; of those that are counted
-            alone it is not asked. Called with the feed's name.
-        :param hidden: the names of feeds that are left out: those that are too old.
-        :raises SearchLater: nothing was ever loaded.
-        """
-
-
 class ISpool(Interface):
     """Where uploaded files lie while a scan needs them."""
 
