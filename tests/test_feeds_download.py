@@ -24,6 +24,7 @@ from ctsd.errors import OutboundError
 from ctsd.feeds.copies import BadState, Busy, Copies, Copy, Disk, FeedState
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.guards import Counts, check_counts, check_file, check_head, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.times import is_due, next_time, retry_time, righted, wait_secs, wanted_pause_secs
@@ -124,6 +125,9 @@ class DownloadsCase(SynchronousTestCase):
         given: dict[str, Any] = {
             "directory": self.directory,
             "outbound": self.provider,
+            "gathering": Gathering(
+                outbound=self.provider, clock=Clock(), in_thread=_at_once, total_secs=100.0
+            ),
             "examine": count_lines,
             "in_thread": _at_once,
             "now": lambda: self.now,

@@ -9,7 +9,9 @@ from twisted.internet.defer import Deferred
 
 from ctsd.feeds.copies import Copies, Copy, Disk, FeedState
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
+from ctsd.feeds.layout import MISP
 from ctsd.feeds.visit import Examine, Fetched, Steps, Visit
 from ctsd.interfaces import IOutbound
 from ctsd.remote import Download
@@ -29,6 +31,7 @@ class Downloads:
         *,
         directory: Path,
         outbound: IOutbound,
+        gathering: Gathering,
         examine: Examine,
         in_thread: InThread,
         now: Callable[[], float],
@@ -37,11 +40,13 @@ class Downloads:
     ) -> None:
         """
         :param directory: has one for each feed.
+        :param outbound: fetches feeds that are a file, and C{gathering} those that are not.
         :param now: POSIX seconds.
         :param chance: from 0 to 1, another one each time.
         """
         self._directory = directory
         self._outbound = outbound
+        self._gathering = gathering
         self._examine = examine
         self._in_thread = in_thread
         self._now = now
@@ -108,19 +113,39 @@ class Downloads:
         return Deferred.fromCoroutine(visit())
 
     async def _fetch(self, description: Description, state: FeedState, part: Path) -> Fetched:
-        """One file. Where its address has a date in it, today's need not be there yet."""
+        provider = description.provider
+        if provider.taxii or description.layout.format == MISP:
+            return await self._gather(description, state, part)
         fetched = Fetched(Download(status=404), "")
+        # Where its address has a date in it, today's need not be there yet.
         for remote in description.remotes(now=self._now()):
             answer = await self._outbound.download(
                 remote=remote,
                 into=part,
                 headers=if_newer(state.copy, remote.shown),
-                max_bytes=description.provider.max_bytes,
+                max_bytes=provider.max_bytes,
             )
             fetched = Fetched(answer, remote.shown)
             if answer.status != 404:
                 break
         return fetched
+
+    async def _gather(self, description: Description, state: FeedState, part: Path) -> Fetched:
+        (remote, *_) = description.remotes(now=self._now())
+        max_bytes = description.provider.max_bytes
+        if description.provider.taxii:
+            answer = await self._gathering.taxii(remote, part, max_bytes=max_bytes)
+            return Fetched(answer, remote.shown)
+        copy = state.copy
+        ours = copy is not None and copy.source == remote.shown
+        answer = await self._gathering.misp(
+            remote,
+            part,
+            max_bytes=max_bytes,
+            headers=if_newer(copy, remote.shown),
+            before=self.copies(description.name).path(copy) if copy and ours else None,
+        )
+        return Fetched(answer, remote.shown)
 
 
 def if_newer(copy: Copy | None, source: str) -> dict[str, str]:

@@ -1,0 +1,315 @@
+"""Feeds that are not one file, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from ctsd.errors import OutboundError
+from ctsd.feeds import gathering
+from ctsd.feeds.gathering import Gathering
+from ctsd.interfaces import IOutbound
+from ctsd.remote import Download, Remote, Reply
+
+ONE = "5a5e3c33-f1a0-4b1f-9d0a-000000000001"
+TWO = "5a5e3c33-f1a0-4b1f-9d0a-000000000002"
+
+
+def _at_once(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    try:
+        return succeed(function(*args, **kwargs))
+    except BaseException:
+        return fail()
+
+
+@implementer(IOutbound)
+class Server:
+    """
+    Answers by address and parameters.
+
+    :ivar says: status and body, or the body alone, by C{url?name=value}.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.says: dict[str, Any] = {}
+        self.headers: dict[str, str] = {}
+        self.asked: list[str] = []
+        self.conditions: list[dict[str, str]] = []
+        self.secs = 0.0
+        self._clock = clock
+
+    def request(
+        self, *, remote: Remote, headers: Any, params: Any, max_bytes: int, total_secs: float
+    ) -> Any:
+        """Answer."""
+        url = remote.url
+        if params:
+            url += "?" + "&".join(f"{name}={value}" for name, value in params.items())
+        self.asked.append(url)
+        self.conditions.append(dict(headers))
+        self._clock.advance(min(self.secs, total_secs))
+        said = self.says.get(url, (404, b""))
+        status, body = said if isinstance(said, tuple) else (200, said)
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+        return succeed(Reply(status=status, headers=self.headers, url=remote.shown, body=body))
+
+    def download(self, **_: Any) -> Any:
+        """Not asked."""
+        raise NotImplementedError
+
+
+class GatheringCase(SynchronousTestCase):
+    """A server, and a file to write."""
+
+    def setUp(self) -> None:
+        """Nothing is there yet."""
+        self.directory = Path(self.mktemp()).absolute()
+        self.directory.mkdir()
+        self.into = self.directory / "new.part"
+        self.clock = Clock()
+        self.server = Server(self.clock)
+        self.gathering = Gathering(
+            outbound=self.server, clock=self.clock, in_thread=_at_once, total_secs=100.0
+        )
+
+    def found(self, work: Any) -> Download:
+        """What came of it; its size and digest are those of the file."""
+        answer: Download = self.successResultOf(Deferred.fromCoroutine(work))
+        if answer.status == 200:
+            data = self.into.read_bytes()
+            self.assertEqual(
+                (answer.size, answer.sha256), (len(data), hashlib.sha256(data).hexdigest())
+            )
+        else:
+            self.assertFalse(self.into.exists())
+        return answer
+
+    def refused(self, work: Any) -> str:
+        """Why it failed; no file is left."""
+        failure = self.failureResultOf(Deferred.fromCoroutine(work), OutboundError)
+        self.assertFalse(self.into.exists())
+        return str(failure.value)
+
+
+class TaxiiTests(GatheringCase):
+    """Collections of TAXII 2.1."""
+
+    url = "https://taxii.example/api/collections/9/"
+    objects = url + "objects/"
+
+    def taxii(self, max_bytes: int = 1 << 20) -> Any:
+        """Fetch it."""
+        return self.gathering.taxii(Remote(url=self.url), self.into, max_bytes=max_bytes)
+
+    def page(self, *names: str, **more: Any) -> dict[str, Any]:
+        """An envelope."""
+        return {"objects": [{"type": "indicator", "id": name} for name in names], **more}
+
+    def test_pages(self) -> None:
+        """All pages become one envelope."""
+        self.server.says = {
+            self.objects: self.page("a", "b", more=True, next="2"),
+            self.objects + "?next=2": {"more": True, "next": "3"},
+            self.objects + "?next=3": self.page("c"),
+        }
+        self.assertEqual(self.found(self.taxii()).status, 200)
+        envelope = json.loads(self.into.read_bytes())
+        self.assertEqual([one["id"] for one in envelope["objects"]], ["a", "b", "c"])
+        self.assertEqual(
+            self.server.conditions[0], {"Accept": "application/taxii+json;version=2.1"}
+        )
+
+    def test_empty(self) -> None:
+        """A collection without objects."""
+        self.server.says = {self.objects: {}}
+        self.found(self.taxii())
+        self.assertEqual(json.loads(self.into.read_bytes()), {"objects": []})
+
+    def test_by_date(self) -> None:
+        """A server that has no C{next} goes by dates."""
+        self.server.headers = {"x-taxii-date-added-last": "2026-01-01T00:00:00Z"}
+        self.server.says = {
+            self.objects: self.page("a", more=True),
+            self.objects + "?added_after=2026-01-01T00:00:00Z": self.page("b", next=None),
+        }
+        self.found(self.taxii())
+        self.assertEqual(len(json.loads(self.into.read_bytes())["objects"]), 2)
+        self.server.headers = {}
+        self.into.unlink()
+        self.assertIn("does not say how", self.refused(self.taxii()))
+
+    def test_circle(self) -> None:
+        """Pages without an end."""
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": self.page("b", more=True, next="2"),
+        }
+        self.assertEqual(self.refused(self.taxii()), "its pages lead in a circle")
+
+    def test_too_many(self) -> None:
+        """More pages, or more bytes, than there may be."""
+        self.patch(gathering, "MAX_PARTS", 2)
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": self.page("b", more=True, next="3"),
+        }
+        self.assertEqual(self.refused(self.taxii()), "it has more than 2 pages")
+        self.assertEqual(self.refused(self.taxii(40)), "it is larger than 40 bytes")
+
+    def test_slow(self) -> None:
+        """All pages together have one limit."""
+        self.server.secs = 60.0
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": self.page("b", more=True, next="3"),
+        }
+        self.assertEqual(self.refused(self.taxii()), "not all of it within 100 s")
+
+    def test_statuses(self) -> None:
+        """Of any page."""
+        self.server.says = {self.objects: (401, b"")}
+        self.assertEqual(self.found(self.taxii()).status, 401)
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": (429, b""),
+        }
+        self.assertEqual(self.found(self.taxii()).status, 429)
+
+    @given(
+        st.one_of(
+            st.binary(),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.text(),
+                lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            ).map(lambda value: json.dumps(value).encode()),
+        )
+    )
+    def test_anything(self, body: bytes) -> None:
+        """Whatever comes is an envelope or none."""
+        self.into.unlink(missing_ok=True)
+        self.server.says = {self.objects: body}
+        work = Deferred.fromCoroutine(self.taxii())
+        if not isinstance(getattr(work, "result", None), Download):
+            self.failureResultOf(work, OutboundError)
+
+
+class MispTests(GatheringCase):
+    """MISP feeds."""
+
+    url = "https://misp.example/feed"
+
+    def setUp(self) -> None:
+        """Two events."""
+        super().setUp()
+        self.server.headers = {"etag": '"m"'}
+        self.manifest({ONE: 100, TWO: "200"})
+        for uuid in (ONE, TWO):
+            self.server.says[f"{self.url}/{uuid}.json"] = {"Event": {"uuid": uuid}}
+
+    def manifest(self, events: dict[str, Any]) -> None:
+        """Have it list these."""
+        self.server.says[f"{self.url}/manifest.json"] = {
+            uuid: {"timestamp": timestamp, "info": "x"} for uuid, timestamp in events.items()
+        }
+
+    def misp(self, before: Path | None = None, max_bytes: int = 1 << 20) -> Any:
+        """Fetch it."""
+        return self.gathering.misp(
+            Remote(url=self.url + "/"),
+            self.into,
+            max_bytes=max_bytes,
+            headers={"If-None-Match": '"l"'},
+            before=before,
+        )
+
+    def events(self) -> dict[str, Any]:
+        """What is in the archive."""
+        with zipfile.ZipFile(self.into) as archive:
+            self.assertIsNone(archive.testzip())
+            return {name: json.loads(archive.read(name)) for name in archive.namelist()}
+
+    def test_whole(self) -> None:
+        """Every event is a file; the conditions are the manifest's."""
+        answer = self.found(self.misp())
+        self.assertEqual(answer.headers["etag"], '"m"')
+        self.assertEqual(
+            self.events(), {f"{uuid}.json": {"Event": {"uuid": uuid}} for uuid in (ONE, TWO)}
+        )
+        self.assertEqual(self.server.conditions, [{"If-None-Match": '"l"'}, {}, {}])
+
+    def test_changes(self) -> None:
+        """What has not changed is not fetched again; what is gone goes."""
+        self.found(self.misp())
+        before = self.directory / "before"
+        self.into.rename(before)
+        self.server.asked.clear()
+        third = ONE[:-1] + "3"
+        self.manifest({ONE: 101, third: 300})
+        self.server.says[f"{self.url}/{ONE}.json"] = {"Event": "new"}
+        self.server.says[f"{self.url}/{third}.json"] = {"Event": "third"}
+        self.found(self.misp(before))
+        self.assertEqual(
+            self.events(), {f"{ONE}.json": {"Event": "new"}, f"{third}.json": {"Event": "third"}}
+        )
+        self.into.rename(before)
+        self.server.asked.clear()
+        self.found(self.misp(before))
+        self.assertEqual(self.server.asked, [f"{self.url}/manifest.json"])
+        self.assertEqual(len(self.events()), 2)
+
+    def test_before_is_none(self) -> None:
+        """What was there before and is no archive, or a broken one, is fetched anew."""
+        self.found(self.misp())
+        before = self.directory / "before"
+        data = bytearray(self.into.read_bytes())
+        self.into.unlink()
+        for broken in (b"no zip", bytes(data[:-30]), bytes(data).replace(b"Event", b"tnevE")):
+            before.write_bytes(broken)
+            self.found(self.misp(before))
+            self.assertEqual(len(self.events()), 2)
+            self.into.unlink()
+
+    def test_statuses(self) -> None:
+        """Of the manifest they are the answer; an event may be gone, and nothing else."""
+        self.server.says[f"{self.url}/manifest.json"] = (304, b"")
+        self.assertEqual(self.found(self.misp()).status, 304)
+        self.manifest({ONE: 100, TWO: 200})
+        self.server.says[f"{self.url}/{TWO}.json"] = (500, b"")
+        self.assertEqual(self.refused(self.misp()), "it answered 500 for an event")
+        del self.server.says[f"{self.url}/{TWO}.json"]
+        self.found(self.misp())
+        self.assertEqual(list(self.events()), [f"{ONE}.json"])
+
+    def test_bad_manifests(self) -> None:
+        """No manifest, or one that names what is no event: nobody is led to other files."""
+        for body in (b"", b"[]", b'{"x": 1}', b"<html>"):
+            self.server.says[f"{self.url}/manifest.json"] = body
+            self.assertIn("is no manifest", self.refused(self.misp()))
+        for name in ("../../etc/passwd", ONE + "/", "", "x"):
+            self.manifest({name: 1})
+            self.assertIn("no UUID", self.refused(self.misp()))
+        self.patch(gathering, "MAX_PARTS", 1)
+        self.manifest({ONE: 1, TWO: 2})
+        self.assertEqual(self.refused(self.misp()), "it has more than 1 events")
+
+    def test_too_large(self) -> None:
+        """More bytes than there may be."""
+        self.assertEqual(self.refused(self.misp(max_bytes=50)), "it is larger than 50 bytes")
+
+    def test_no_room(self) -> None:
+        """A disk that takes nothing is told as a download's failure."""
+        self.into = self.directory / "missing" / "new.part"
+        self.assertIn("could not be written", self.refused(self.misp()))
+        taxii = self.gathering.taxii(Remote(url=self.url), self.into, max_bytes=1)
+        self.assertIn("could not be written", self.refused(taxii))
