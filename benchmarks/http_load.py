@@ -138,9 +138,10 @@ def load(
     secs: float,
     seed: int,
     pause_ms: float = 0.0,
+    cores: str = "1",
 ) -> dict:
-    """What wrk measures."""
-    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{secs:g}s"]
+    """What wrk measures, on these cores."""
+    command = ["taskset", "-c", cores, "wrk", "-t1", f"-c{connections}", f"-d{secs:g}s"]
     command += ["--timeout", "10s", "-s", str(HERE / "load.lua")]
     command += [f"{way.scheme}://127.0.0.1:{way.port}/"]
     command += ["--", kind, str(values), str(seed), way.authorization, f"{pause_ms:g}"]
