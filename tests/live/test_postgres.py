@@ -44,7 +44,9 @@ class PostgresTests(SynchronousTestCase):
 
     def go(self, daemon: Daemon) -> None:
         """Let its searcher answer."""
-        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        directory = daemon.state_dir / "searchers" / "waiting"
+        (directory / "going").write_text("bad")
+        (directory / "going").rename(directory / "go")
 
     def promised(self, daemon: Daemon, first: int, count: int = 5) -> list[str]:
         """The ids of some new promises."""
