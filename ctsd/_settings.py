@@ -141,7 +141,10 @@ class SearcherSettings:
     )
     timeout_secs: float | None = _secs(0.001, "The time limit of one search", None)
     slots: int | None = _key(
-        checks.whole(1), "Searches at once", default=None, shown="the searcher's own, often 4"
+        checks.whole(1),
+        "Searches at once; each worker gets its part of them, but at least one",
+        default=None,
+        shown="the searcher's own, often 4",
     )
     own: dict[str, Any] = field(factory=dict, repr=False)
 

@@ -158,7 +158,8 @@ def start_sources(
             asynchronous=found.mode == "async",
             required=found.required,
             timeout_secs=found.timeout_secs,
-            slots=Slots(limit=found.slots),
+            # A worker's part of them.
+            slots=Slots(limit=-(-found.slots // settings.workers)),
         )
         for found, searcher, setup in started.running
     }

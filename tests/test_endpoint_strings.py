@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.endpoint_strings import BadEndpoint, Part, joined, layers, reloading, split, taken_apart
+from ctsd.endpoint_strings import (
+    BadEndpoint,
+    Part,
+    arguments_of,
+    innermost,
+    joined,
+    layers,
+    on_lent,
+    reloading,
+    split,
+    taken_apart,
+)
 
 PATHS = st.text(st.sampled_from("ab:=\\/. é"), min_size=1).map(lambda text: "/" + text)
 ENDPOINTS = st.sampled_from(
@@ -126,3 +137,34 @@ class TakenApartTests(SynchronousTestCase):
         ):
             error = self.assertRaises(BadEndpoint, taken_apart, kind, args, {})
             self.assertIn(told, str(error))
+
+
+class LentTests(SynchronousTestCase):
+    """A socket in the place of the endpoint."""
+
+    def test_on_lent(self) -> None:
+        """What stands before the endpoint stays."""
+        for text, expected in (
+            ("tcp:8000", "ctsd-lent:7"),
+            ("unix:/a\\:b:mode=660", "ctsd-lent:7"),
+            ("auth:u:haproxy:tcp6:8000", "auth:users=u:haproxy:ctsd-lent:7"),
+            (
+                "auth:u\\:x:ssl:8443:privateKey=k:certKey=c:interface=\\:\\:1",
+                "auth:users=u\\:x:tls-wrap:privateKey=k:certKey=c:ctsd-lent:7",
+            ),
+            (
+                "tls-wrap:k:c:extraCertChain=x:systemd:domain=INET:index=0",
+                "tls-wrap:privateKey=k:certKey=c:extraCertChain=x:ctsd-lent:7",
+            ),
+        ):
+            self.assertEqual(on_lent(reloading(text), 7), expected)
+            # Twisted understands it.
+            endpoints._parse(expected)
+
+    def test_innermost(self) -> None:
+        """The endpoint, and its arguments by name."""
+        text = reloading("auth:u:ssl:8443:privateKey=k:certKey=c:interface=\\:\\:1:backlog=9")
+        self.assertEqual(innermost(text), "tcp:port=8443:interface=\\:\\:1:backlog=9")
+        expected = {"port": "8443", "interface": "::1", "backlog": "9"}
+        self.assertEqual(arguments_of(innermost(text)), expected)
+        self.assertEqual(arguments_of("tcp6:8000:9"), {"port": "8000", "backlog": "9"})

@@ -135,6 +135,24 @@ class WatchdogTests(NotifyCase):
         self.assertEqual(self.beats(WATCHDOG_USEC="4000000"), 6)
         self.assertEqual(self.beats(WATCHDOG_USEC="4000000", WATCHDOG_PID="7"), 6)
 
+    def test_not_alive(self) -> None:
+        """Nothing is said while we are not."""
+        alive = [True]
+        notifier = Notifier(
+            clock=self.clock,
+            environ={"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "4000000"},
+            alive=lambda: alive[0],
+            send=lambda address, message: self.sent.append((address, message)),
+        )
+        notifier.startService()
+        self.addCleanup(notifier.stopService)
+        alive[0] = False
+        self.clock.pump([2.0] * 3)
+        self.assertEqual(len(self.sent), 1)
+        alive[0] = True
+        self.clock.advance(2)
+        self.assertEqual(self.messages, [b"WATCHDOG=1"] * 2)
+
     def test_blocked(self) -> None:
         """A reactor that is blocked says nothing, and does not make up for it after."""
         self.notifier(NOTIFY_SOCKET="/run/notify", WATCHDOG_USEC="4000000")

@@ -676,6 +676,40 @@ class TimeTests(WebCase):
         self.advance(1)
         self.successResultOf(drained)
 
+    def test_drain_keeps_idle_ones_a_while(self) -> None:
+        """A client that asks just when we begin to end is answered; idle ones go after that."""
+        asking, idle = self.ask(POST), self.connect()
+        drained = self.site.drain(secs=10, idle_secs=2)
+        self.assertEqual((asking.closed, idle.closed), (False, False))
+        self.advance(1)
+        asking.send(POST)
+        self.assertEqual(asking.statuses, [200, 200])
+        self.assertEqual(asking.replies[1].headers["Connection"], "close")
+        self.assertTrue(asking.closed)
+        asking.leave()
+        self.assertFalse(idle.closed)
+        self.advance(1)
+        self.assertTrue(idle.closed)
+        self.assertNoResult(drained)
+        idle.leave()
+        self.successResultOf(drained)
+
+    def test_drain_is_short_where_nobody_is(self) -> None:
+        """Without a connection nobody is waited for."""
+        self.successResultOf(self.site.drain(secs=10, idle_secs=2))
+
+    def test_announce(self) -> None:
+        """Who is about to leave is not ready, and answers everybody once more."""
+        kept, fresh = self.ask(POST), self.connect()
+        self.site.announce()
+        self.assertEqual((kept.closed, fresh.closed), (False, False))
+        for client in (kept, fresh, self.connect()):
+            client.send(POST)
+            self.assertEqual(client.statuses[-1], 200)
+            self.assertEqual(client.replies[-1].headers["Connection"], "close")
+            self.assertTrue(client.closed)
+        self.assertEqual(self.ask(request("GET", "/health/ready")).statuses, [503])
+
 
 class KleinFramingTests(FramingTests):
     """The same, by way of Klein."""
