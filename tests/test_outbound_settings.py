@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ctsd import config
 from ctsd.config import Settings
 from ctsd.errors import ConfigError
 from ctsd.feeding import make_outbound, outbound_limits
+from ctsd.feeds.descriptions import documented
 from ctsd.outbound.limits import Limits
 from tests.certificates import make_pair
 
@@ -107,3 +109,32 @@ class OutboundSettingsTests(SynchronousTestCase):
         with self.assertRaises(ConfigError) as caught:
             make_outbound(settings, reactor=MemoryReactorClock(), in_thread=in_thread)
         self.assertEqual(caught.exception.key, "outbound.ca_file")
+
+
+class DocumentTests(SynchronousTestCase):
+    """What docs/outbound.md says."""
+
+    text = (Path(__file__).parent.parent / "docs" / "outbound.md").read_text(encoding="utf-8")
+
+    def test_example(self) -> None:
+        """Its configuration is a good one."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir(mode=0o755)
+        (directory / "ca.pem").write_bytes(make_pair().pem)
+        (example,) = re.findall(r"^```toml\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
+        file = directory / "ctsd.toml"
+        file.write_text(example.replace("/etc/ctsd/corporate-ca.pem", "ca.pem"))
+        limits = outbound_limits(config.load(file, environ={"PROXY_PASSWORD": "x"}).outbound)
+        self.assertIsNotNone(limits.proxy_for("feeds.example"))
+        self.assertIsNone(limits.proxy_for("misp.corp.example"))
+
+    def test_keys(self) -> None:
+        """Every setting is spoken of, and every key that it names is one."""
+        ours = {
+            key.name.partition(".")[2] for key in config.documented() if "outbound." in key.name
+        }
+        feeds = {key.name for key in documented()}
+        named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`", self.text))
+        self.assertEqual(named - ours - feeds - {"state_dir", "https_proxy"}, set())
+        spoken = set(re.findall(r"[a-z_]+", self.text))
+        self.assertEqual(ours - spoken, set())

@@ -231,10 +231,11 @@ def redirects(where: str, status: str = "302 Found") -> Vice:
     return says(status, f"Location: {where}")
 
 
-def bomb(size: int) -> bytes:
+def bomb(size: int, beginning: bytes = b"") -> bytes:
     """A gzip file that becomes so large."""
 
     def pieces() -> Iterator[bytes]:
+        yield beginning
         for _ in range(0, size, 1 << 20):
             yield b"\n" * (1 << 20)
 
