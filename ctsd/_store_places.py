@@ -87,17 +87,21 @@ def _checked(name: str, file: Path, settings: Settings, world: World) -> str:
 @contextmanager
 def locked(settings: Settings, *places: Place) -> Iterator[None]:
     """
-    Keep daemons from starting in directories where one of these files is, or will be.
+    Keep daemons from starting that would use one of these files.
 
     :raises StoreError: one runs.
     """
-    directories = {place.file.parent for place in places if place.file is not None}
+    ours = place_of(url=settings.store.url, password="", directory=settings.state_dir)
+    directories = set()
+    for file in filter(None, (place.file for place in places)):
+        # Another directory is a daemon's when it has that file.
+        if (file.parent / "lock").exists():
+            directories.add(file.parent)
+        if settings.state_dir.exists() and (file == ours.file or file.parent == settings.state_dir):
+            directories.add(settings.state_dir)
     with ExitStack() as stack:
         for directory in sorted(directories):
-            # Another directory is a daemon's when it has that file.
-            ours = directory == settings.state_dir and directory.exists()
-            if ours or (directory / "lock").exists():
-                stack.callback(os.close, lock_state(directory))
+            stack.callback(os.close, lock_state(directory))
         yield
 
 

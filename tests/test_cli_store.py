@@ -96,6 +96,10 @@ class SQLiteTests(CommandCase):
         self.assertFails("store", "copy", "sqlite:ctsd.sqlite", "sqlite:x", told="another ctsd")
         elsewhere = f"sqlite:{self.dir}/copy"
         self.assertFails("store", "copy", "sqlite:ctsd.sqlite", elsewhere, told="another ctsd")
+        self.database.rename(self.dir / "far")
+        self.config.write_text(f"store.url = 'sqlite:{self.dir}/far'")
+        self.assertFails("store", "upgrade", told="another ctsd")
+        self.assertFails("store", "copy", f"sqlite:{self.dir}/far", elsewhere, told="another ctsd")
 
     def test_copy(self) -> None:
         """Each table is told with what proves it."""

@@ -53,6 +53,7 @@ class Memory:
     """A L{copying.Writable} that keeps rows, or loses some."""
 
     name = "memory"
+    saved = True
 
     def __init__(self, version: int = 0, **tables: list[Row]) -> None:
         self.version = version
@@ -264,13 +265,16 @@ class FileTests(_Places, SynchronousTestCase):
             move(self.file, self.new_file(), tell=write)
 
     def test_living(self) -> None:
-        """A store that a node has used a moment ago is refused; of one that is dead it is taken."""
+        """What a node has used a moment ago is refused, unless it is a backup of that moment."""
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(
                 "INSERT INTO nodes (name, epoch, holder, expires) VALUES ('n1', 1, 'n1#1', ?)",
                 (time.time() + 60,),
             )
             self.assertIn("is used by n1", self.refused(self.file, self.new_file()))
+            save(self.file, self.dir / "saved", tell=silent)
+            move(self.new_file("saved"), self.new_file("restored"), tell=silent)
             connection.execute("UPDATE nodes SET expires = 5")
         move(self.file, self.new_file(), tell=silent)
 

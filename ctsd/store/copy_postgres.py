@@ -37,7 +37,7 @@ class PostgresTables:
     """
     L{ctsd.store.copying.Writable} in a database. Its errors name that database.
 
-    :ivar version: see L{ctsd.store.copying.Readable}.
+    :ivar version: see L{ctsd.store.copying.Readable}, as C{saved}.
     :ivar needed: the oldest version that a ctsd has to know to work with it.
     """
 
@@ -50,6 +50,7 @@ class PostgresTables:
         self._target = target
         self.name = target.name
         self.version, self.needed = schema_version(cursor)
+        self.saved = False
 
     def now(self) -> float:
         """See L{ctsd.store.copying.Readable.now}."""

@@ -32,7 +32,7 @@ class SQLiteTables:
     """
     L{ctsd.store.copying.Writable} in a file. Its errors name that file.
 
-    :ivar version: see L{ctsd.store.copying.Readable}.
+    :ivar version: see L{ctsd.store.copying.Readable}, as C{saved}.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -44,6 +44,8 @@ class SQLiteTables:
         self._path = path
         self.name = str(path)
         self.version = schema_version(connection)
+        # The first thing that a daemon does is to have a write-ahead log.
+        self.saved = connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
 
     def now(self) -> float:
         """See L{ctsd.store.copying.Readable.now}."""

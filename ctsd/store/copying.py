@@ -78,10 +78,12 @@ class Readable(Protocol):
 
     :ivar name: for people.
     :ivar version: of its schema; 0 when there is none.
+    :ivar saved: whether it is a backup, with which no daemon works.
     """
 
     name: str
     version: int
+    saved: bool
 
     def now(self) -> float:
         """POSIX seconds by the store's clock."""
@@ -163,7 +165,7 @@ def living(store: Readable) -> list[str]:
 
     :raises StoreError: that can't be asked.
     """
-    if not 0 < store.version <= len(scripts()):
+    if store.saved or not 0 < store.version <= len(scripts()):
         return []
     if not any(table.name == "nodes" for table in layout(store.version)):
         # Before there were nodes, one daemon had a database on PostgreSQL for itself.
