@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from attrs import evolve
 from hypothesis import given
@@ -143,6 +143,16 @@ class DownloadsCase(SynchronousTestCase):
     def update(self) -> FeedState:
         """Update the feed."""
         return self.successResultOf(self.downloads.update(self.description))
+
+    def opened(self, file: Path) -> BinaryIO:
+        """An open file."""
+        opened = file.open("rb")
+        self.addCleanup(opened.close)
+        return opened
+
+    def bring(self, file: Path) -> Deferred[FeedState]:
+        """Import a file."""
+        return self.downloads.bring(self.description, self.opened(file), name=file.name)
 
     @property
     def copies(self) -> Copies:
@@ -491,27 +501,25 @@ class GuardsTests(DownloadsCase):
         file = self.directory / "brought.txt"
         file.write_bytes(b"<html>")
         before = self.copies.state()
-        state = self.successResultOf(self.downloads.bring(self.description, file))
+        state = self.successResultOf(self.bring(file))
         assert state.refused is not None
         self.assertEqual(state.refused.reason, "it is a page of HTML")
         self.assertEqual(self.served(), GOOD)
         file.write_bytes(GOOD * 3)
         os.utime(file, (NOW - 1000, NOW - 1000))
-        state = self.successResultOf(self.downloads.bring(self.description, file))
+        state = self.successResultOf(self.bring(file))
         assert state.copy is not None
         self.assertEqual(self.served(), GOOD * 3)
         self.assertEqual((state.copy.checked, state.copy.url), (NOW - 1000, "brought.txt"))
         self.assertEqual((state.due, state.tried), (before.due, before.tried))
         self.assertTrue(file.exists())
 
-    def test_import_of_none(self) -> None:
-        """No file, or one that is too large even to be kept aside."""
-        missing = self.directory / "missing"
-        self.failureResultOf(self.downloads.bring(self.description, missing), FileNotFoundError)
+    def test_import_of_too_much(self) -> None:
+        """One that is too large even to be kept aside."""
         self.description = describe(max_bytes=10)
         file = self.directory / "brought.txt"
         file.write_bytes(GOOD)
-        self.failureResultOf(self.downloads.bring(self.description, file), Refused)
+        self.failureResultOf(self.bring(file), Refused)
         self.assertEqual(self.served(), GOOD)
 
     def test_html(self) -> None:
@@ -650,7 +658,12 @@ class CrashTests(DownloadsCase):
         file = self.directory / "brought.txt"
         file.write_bytes(self.after)
         self.assertGreater(
-            self.crash_everywhere(lambda downloads: downloads.bring(self.description, file)), 5
+            self.crash_everywhere(
+                lambda downloads: downloads.bring(
+                    self.description, self.opened(file), name=file.name
+                )
+            ),
+            5,
         )
 
     def test_accept(self) -> None:
@@ -765,13 +778,26 @@ class UpdatesTests(DownloadsCase):
         self.assertEqual(self.successResultOf(running).error, "")
         self.assertRaises(LookupError, self.updates.update, "other")
 
+    def test_two_processes(self) -> None:
+        """A feed is asked for by one of them."""
+        self.description = describe(min_interval_secs=0)
+        others = self.start()
+        self.updates = self.start()
+        self.answer()
+        self.updates.startService()
+        others.startService()
+        self.assertEqual(self.taken, [("mine", 100)] * 2)
+        self.answer(304)
+        self.advance(3630)
+        self.assertEqual(len(self.provider.asked), 2)
+
     def test_by_another_process(self) -> None:
         """What a command does to the directory is noticed."""
         self.answer()
         self.updates.startService()
         file = self.directory / "brought.txt"
         file.write_bytes(GOOD * 2)
-        self.successResultOf(self.make().bring(self.description, file))
+        self.successResultOf(self.make().bring(self.description, self.opened(file), name=file.name))
         self.advance(LOOK_SECS)
         self.assertEqual(self.taken[-1], ("mine", 200))
 

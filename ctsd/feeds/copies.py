@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from attrs import evolve, frozen
@@ -240,9 +240,9 @@ class Copies:
                 self._disk.unlink(path)
 
 
-def bring(source: Path, into: Path, *, max_bytes: int) -> tuple[int, str]:
+def bring(source: BinaryIO, into: Path, *, max_bytes: int) -> tuple[int, str]:
     """
-    Copy a file to a new one, and sync it.
+    Copy an open file to a new one, and sync it.
 
     :return: its size and its SHA-256.
     :raises OSError: it can't be read or written.
@@ -250,9 +250,9 @@ def bring(source: Path, into: Path, *, max_bytes: int) -> tuple[int, str]:
     """
     digest = hashlib.sha256()
     size = 0
-    with source.open("rb") as opened, into.open("xb") as written:
+    with into.open("xb") as written:
         os.fchmod(written.fileno(), 0o600)
-        while data := opened.read(_READ_BYTES):
+        while data := source.read(_READ_BYTES):
             size += len(data)
             if size > max_bytes:
                 raise Refused(f"it is larger than {max_bytes:,} bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
 
@@ -57,25 +58,28 @@ class Downloads:
         """A feed's directory; all of it blocks."""
         return Copies(self._directory / name, self._disk)
 
-    def update(self, description: Description) -> Deferred[FeedState]:
+    def update(self, description: Description, *, if_due: bool = False) -> Deferred[FeedState]:
         """
-        Ask a feed's provider, whether it is time or not. What goes wrong with it or with its
-        file is no failure, but stands in the state.
+        Ask a feed's provider. What goes wrong with it or with its file is no failure, but stands
+        in the state.
 
+        :param if_due: only if it is time; else whether it is or not.
         :return: fires with how the feed stands then.
         :raises TooEarly: (L{ctsd.feeds.visit}) the provider may not be asked yet.
         """
-        return self._visit(description, Visit.update)
+        return self._visit(description, lambda visit: visit.update(if_due=if_due))
 
-    def bring(self, description: Description, file: Path) -> Deferred[FeedState]:
+    def bring(self, description: Description, file: BinaryIO, *, name: str) -> Deferred[FeedState]:
         """
         Take a file that somebody brought, through the same guards. It counts as old as it is.
 
+        :param file: open until this fires.
+        :param name: what people call it.
         :return: fires with how the feed stands then; a file that was refused stands in C{refused}.
         :raises Refused: (L{ctsd.feeds.job}, as the next) it is larger than a copy may be.
         :raises BuildFailed: nobody could look at it.
         """
-        return self._visit(description, lambda visit: visit.bring(file))
+        return self._visit(description, lambda visit: visit.bring(file, name))
 
     def accept(self, description: Description) -> Deferred[FeedState]:
         """

@@ -185,7 +185,7 @@ class Updates(Service):
                 await self._read(feed)
         for feed in list(self._feeds.values()):
             if self.running and feed.running is None and self._is_due(feed):
-                self._update(feed).addErrback(lambda _: None)
+                self._update(feed, if_due=True).addErrback(lambda _: None)
 
     async def _read(self, feed: _Feed) -> None:
         mark, state = await self._in_thread(_read_state, feed.copies, feed.mark)
@@ -213,8 +213,8 @@ class Updates(Service):
 
     # -- updating
 
-    def _update(self, feed: _Feed) -> Deferred[FeedState]:
-        running = self._downloads.update(feed.description)
+    def _update(self, feed: _Feed, *, if_due: bool = False) -> Deferred[FeedState]:
+        running = self._downloads.update(feed.description, if_due=if_due)
         feed.running = running
         running.addBoth(self._updated, feed)
         return running

@@ -5,9 +5,10 @@ brought; what comes is looked at and kept, aside if it may not be taken.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from ctsd.feeds.guards import Counts, check_counts, check_file, unpacked_limit
 from ctsd.feeds.job import BuildFailed, InThread, Refused
 from ctsd.feeds.providers import Provider
 from ctsd.feeds.times import (
+    is_due,
     is_over_quota,
     next_time,
     retry_time,
@@ -141,14 +143,17 @@ class Visit:
         self._now = now
         self._chance = chance
 
-    async def update(self) -> FeedState:
+    async def update(self, *, if_due: bool = False) -> FeedState:
         """
         Ask the provider.
 
+        :param if_due: only if it is time: another process may have asked it meanwhile.
         :raises TooEarly: it may not be asked yet.
         """
         copies, steps = self._copies, self._steps
         read: FeedState = await steps(copies.state)
+        if if_due and not is_due(read, self._provider, now=self._now()):
+            return read
         state = righted(read, now=self._now())
         wait = wait_secs(state, self._provider, now=self._now())
         if wait > 0:
@@ -200,7 +205,7 @@ class Visit:
         except BuildFailed as error:
             return await self._failed(state, f"nobody could read its copy: {error}")
 
-    async def bring(self, file: Path) -> FeedState:
+    async def bring(self, file: BinaryIO, name: str) -> FeedState:
         """
         Take a file that somebody brought. It counts as old as it is.
 
@@ -212,8 +217,8 @@ class Visit:
         state: FeedState = await steps(copies.state)
         part = await steps(copies.fresh)
         size, sha256 = await steps(bring, file, part, max_bytes=self._provider.max_bytes)
-        dated = min((await steps(file.stat)).st_mtime, self._now())
-        copy = Copy(file="", size=size, sha256=sha256, fetched=dated, checked=dated, url=file.name)
+        dated = min(os.fstat(file.fileno()).st_mtime, self._now())
+        copy = Copy(file="", size=size, sha256=sha256, fetched=dated, checked=dated, url=name)
         return await self._keep(state, part, copy)
 
     async def accept(self) -> FeedState:
