@@ -12,6 +12,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.daemon import Answer, Daemon, wait_until
+from tests.live.storm import MISSING as NO_STORM
+from tests.live.storm import storm
 from tests.live.test_upload import Client
 from tests.postgres import MISSING, Server
 
@@ -271,3 +273,22 @@ class DieTests(ClusterCase):
         self.assertEqual(rows, [(0,)])
         for node in (first, second):
             self.assertNotIn("Traceback", node.log.read_text())
+
+
+class StormTests(SynchronousTestCase):
+    """All of it at once, for some seconds; C{benchmarks/cluster.py} does it for a minute."""
+
+    skip = NO_STORM or None
+
+    def test_promises_kept(self) -> None:
+        """All that was promised becomes final with all its hits, and no two answers differ."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        with storm(directory, lease=3.0) as (raging, database):
+            raging.rage(15.0, kill_secs=2.5, frozen_secs=8.0, away_secs=1.0)
+            print(f"\n{raging.report()}")
+            self.assertEqual(raging.wrong(), [])
+            self.assertEqual(raging.leftovers(database), 0)
+            self.assertGreater(len(raging.told), 20)
+            for node in raging.nodes:
+                self.assertNotIn("Traceback", node.log.read_text())
