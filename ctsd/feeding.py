@@ -8,19 +8,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import DeferredLock
-
 import ctsd
 from ctsd.config import OutboundSettings, Settings
 from ctsd.errors import OutboundError
-from ctsd.feeds.children import Children
 from ctsd.feeds.copies import Copies, Copy
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
-from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
 from ctsd.feeds.updates import Updates
+from ctsd.feeds.visit import Examine
 from ctsd.interfaces import IOutbound
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.limits import Limits
@@ -68,21 +65,28 @@ def make_outbound(settings: Settings, *, reactor: Any, in_thread: InThread) -> I
 
 
 def make_downloads(
-    settings: Settings, *, reactor: Any, outbound: IOutbound, in_thread: InThread
+    settings: Settings,
+    *,
+    clock: Any,
+    outbound: IOutbound,
+    examine: Examine,
+    in_thread: InThread,
 ) -> Downloads:
-    """Brings feeds into C{state_dir/feeds}, for the daemon and for commands beside it."""
+    """
+    Brings feeds into C{state_dir/feeds}, for the daemon and for commands beside it.
+
+    :param examine: such as L{ctsd.feeds.examinations.Examinations}.
+    """
     return Downloads(
         directory=settings.state_dir / "feeds",
         outbound=outbound,
         gathering=Gathering(
             outbound=outbound,
-            clock=reactor,
+            clock=clock,
             in_thread=in_thread,
             total_secs=settings.outbound.download_secs,
         ),
-        examine=Examinations(
-            children=Children(reactor=reactor, clock=reactor), lock=DeferredLock()
-        ),
+        examine=examine,
         in_thread=in_thread,
         now=time.time,
         chance=random.random,

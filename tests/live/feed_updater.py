@@ -11,14 +11,16 @@ import sys
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from ctsd import config
 from ctsd.feeding import make_downloads, make_outbound
+from ctsd.feeds.children import Children
 from ctsd.feeds.descriptions import read_description
+from ctsd.feeds.examinations import Examinations
 
 LONGEST_SECS = 60.0
 
@@ -28,7 +30,13 @@ async def _update_for_ever(file: Path) -> None:
     description = read_description("mine", settings.feeds["mine"], settings.document)
     outbound = make_outbound(settings, reactor=reactor, in_thread=deferToThread)
     downloads = make_downloads(
-        settings, reactor=reactor, outbound=outbound, in_thread=deferToThread
+        settings,
+        clock=reactor,
+        outbound=outbound,
+        examine=Examinations(
+            children=Children(reactor=reactor, clock=reactor), lock=DeferredLock()
+        ),
+        in_thread=deferToThread,
     )
     sys.stdout.write("started\n")
     sys.stdout.flush()

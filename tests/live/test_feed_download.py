@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from ctsd import config
 from ctsd.feeding import make_downloads, make_outbound
+from ctsd.feeds.children import Children
 from ctsd.feeds.copies import Copies, FeedState
 from ctsd.feeds.descriptions import read_description
+from ctsd.feeds.examinations import Examinations
 from tests.certificates import make_pair
 from tests.live import provider
 from tests.live.daemon import PATIENCE_SECS, ROOT, wait_until
@@ -76,7 +78,13 @@ class FeedCase(TestCase):
         self.description = read_description("mine", settings.feeds["mine"], settings.document)
         outbound = make_outbound(settings, reactor=reactor, in_thread=deferToThread)
         self.downloads = make_downloads(
-            settings, reactor=reactor, outbound=outbound, in_thread=deferToThread
+            settings,
+            clock=reactor,
+            outbound=outbound,
+            examine=Examinations(
+                children=Children(reactor=reactor, clock=reactor), lock=DeferredLock()
+            ),
+            in_thread=deferToThread,
         )
 
     @property
