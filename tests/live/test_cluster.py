@@ -16,6 +16,7 @@ from tests.live.storm import MISSING as NO_STORM
 from tests.live.storm import storm
 from tests.live.test_upload import Client
 from tests.postgres import MISSING, Server
+from tests.test_store_postgres import Proxy
 
 #: A searcher that notes whom it was asked about, and finds something when the file C{go} is there.
 NOTING = '''
@@ -79,7 +80,7 @@ class ClusterCase(SynchronousTestCase):
         """A node that runs."""
         config = CONFIG.format(
             shared=self.shared,
-            url=self.server.url(self.database),
+            url=self.server.url(self.database, port=int(more.get("port", 0))),
             lease=lease,
             first=first,
             store=more.get("store", ""),
@@ -250,6 +251,44 @@ class DieTests(ClusterCase):
             (self.shared / "go").unlink()
             second.stop()
         self.assertEqual([path for path in common.iterdir() if "." not in path.name], [])
+
+    def test_cut(self) -> None:
+        """
+        A node that is cut off says so; others finish its scans; when it is back it goes on, and
+        has neither doubled nor forgotten anything.
+        """
+        proxy = Proxy(self.server.port)
+        self.addCleanup(proxy.close)
+        first, second = self.node(port=str(proxy.port)), self.node()
+        promised = self.promised(first, 0)
+        proxy.silent = True
+        try:
+            wait_until(
+                lambda: first.ask("GET", "/" + next(iter(promised))).status == 503, "it says so"
+            )
+            refused = first.post("net.ip", "10.9.9.9")
+            self.assertEqual(refused.status, 503)
+            self.assertGreater(int(refused.headers["Retry-After"]), 0)
+            self.assertEqual(first.post("net.name", "x.example").status, 200)
+            twice = Counter(dict.fromkeys(promised.values(), 2))
+            wait_until(lambda: self.asked() == twice, "all is asked again")
+            self.go()
+            self.assertFinished(promised, second)
+        finally:
+            proxy.silent = False
+            proxy.cut()
+        wait_until(lambda: first.ask("GET", "/health/ready").status == 200, "it is back")
+        self.assertFinished(promised, first, second)
+        (self.shared / "go").unlink()
+        promised.update(self.promised(first, 10))
+        self.go()
+        self.assertFinished(promised, second, first)
+        rows = self.server.run(
+            self.database,
+            "SELECT COUNT(*), COUNT(DISTINCT digest),"
+            " (SELECT COUNT(*) FROM searches WHERE holder <> '') FROM scans WHERE outcomes IS NULL",
+        )
+        self.assertEqual(rows, [(10, 10, 0)])
 
     def test_postgres_restarts(self) -> None:
         """PostgreSQL stops for longer than a lease lasts: nothing is lost, nobody is blamed."""
