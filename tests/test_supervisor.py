@@ -113,6 +113,18 @@ class Sockets:
 
     closed = False
 
+    def __init__(self) -> None:
+        self.paused: list[int] = []
+
+    def pause(self, number: int) -> None:
+        """Let nobody in."""
+        self.paused.append(number)
+
+    def resume(self, number: int) -> None:
+        """Let everybody in."""
+        if number in self.paused:
+            self.paused.remove(number)
+
     def of(self, number: int) -> tuple[int, ...]:
         """Two."""
         return (10 + number, 20 + number)
@@ -199,6 +211,20 @@ class SupervisorTests(SynchronousTestCase):
         self.processes[1].end(1)
         self.assertEqual(triggers, [("after", "shutdown", os._exit, 1)])
         self.assertTrue(self.reactor.hasStopped)
+
+    def test_pause(self) -> None:
+        """Nobody waits for a worker that stays away, but for the last one all do."""
+        self.open()
+        self.processes[0].end(1)
+        self.reactor.advance(1)
+        self.processes[2].end(1)
+        self.assertEqual(self.sockets.paused, [1])
+        self.processes[1].end(1)
+        self.reactor.advance(1)
+        self.processes[3].end(1)
+        self.assertEqual(self.sockets.paused, [1])
+        self.reactor.advance(1)
+        self.assertEqual((self.sockets.paused, len(self.processes)), ([], 5))
 
     def test_reload(self) -> None:
         """All are told the new text, whatever becomes of the file; it is over when all are done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -147,11 +148,13 @@ class SeatCase(SynchronousTestCase):
         self.spawned: list[WorkerProcess] = []
         self.given_up: list[str] = []
         self.changes = 0
+        self.pauses: list[bool] = []
         self.seat = Seat(
             number=1,
             clock=self.clock,
             spawn=self.spawn,
             changed=self.changed,
+            pause=lambda seat, pause: self.pauses.append(pause),
             give_up=self.given_up.append,
         )
 
@@ -220,6 +223,16 @@ class SeatTests(SeatCase):
         self.says(self.spawned[1], ready="fine")
         self.assertIs(self.seat.serving, self.spawned[1])
         self.assertEqual(self.seat.processes, [self.spawned[1]])
+
+    def test_paused(self) -> None:
+        """Clients wait for one that comes soon, and not for one that stays away longer."""
+        self.ends(self.ready())
+        self.clock.advance(1)
+        self.assertEqual(self.pauses, [])
+        self.ends(self.spawned[-1])
+        self.assertEqual(self.pauses, [True])
+        self.clock.advance(2)
+        self.assertEqual((self.pauses, len(self.spawned)), ([True, False], 3))
 
     def test_given_up(self) -> None:
         """Who ends again and again is given up, with the reason."""
@@ -545,6 +558,36 @@ class SocketsTests(TestCase):
         )
         self.assertEqual([names[0] for names in self.names(sockets)], [path] * 3)
         self.assertEqual(len({sockets.of(number)[0] for number in (1, 2, 3)}), 1)
+
+    def test_pause(self) -> None:
+        """Nobody comes in at the sockets of one that is away, until they are opened again."""
+        listener = Listener(description="tcp:0:interface=127.0.0.1", kind="tcp")
+        sockets = self.sockets(listener, workers=2)
+        ((address,), _) = self.names(sockets, workers=2)
+        for paused in (False, True, False):
+            if paused:
+                sockets.pause(2)
+            counts = self.come(sockets, address)
+            self.assertEqual(sum(counts), 32)
+            self.assertEqual(counts[1] == 0, paused)
+            if paused:
+                sockets.resume(2)
+
+    def come(self, sockets: Sockets, address: Any) -> list[int]:
+        """How many of 32 clients come in at each of two workers."""
+        clients = [socket.create_connection(address) for _ in range(32)]
+        counts = []
+        for number in (1, 2):
+            with socket.socket(fileno=os.dup(sockets.of(number)[0])) as listening:
+                counts.append(0)
+                # Nothing waits there (any more), or it does not listen.
+                with contextlib.suppress(OSError):
+                    while True:
+                        listening.accept()[0].close()
+                        counts[-1] += 1
+        for client in clients:
+            client.close()
+        return counts
 
     def test_taken(self) -> None:
         """A port that somebody has can't be had, though both would share it."""

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.workers.messages import HEARS, SPEAKS, Lines, leave
-from ctsd.workers.restarts import Restarts
+from ctsd.workers.restarts import FIRST_WAIT_SECS, Restarts
 
 #: A process that was heard of before, and then not for so many looks, is stuck.
 STUCK_LOOKS = 20
@@ -151,12 +151,15 @@ class Seat:
         clock: IReactorTime,
         spawn: Callable[[Seat], WorkerProcess],
         changed: Callable[[], None],
+        pause: Callable[[Seat, bool], None],
         give_up: Callable[[str], None],
     ) -> None:
         """
         :param number: which worker it is, from 1.
         :param spawn: starts a process.
         :param changed: called when a process has become ready.
+        :param pause: called with True when nobody will sit here for a while, and with False before
+            somebody does.
         :param give_up: called with the reason when no process can be kept running.
         """
         self.number = number
@@ -166,7 +169,9 @@ class Seat:
         self._clock = clock
         self._spawn = spawn
         self._changed = changed
+        self._pause = pause
         self._give_up = give_up
+        self._paused = False
         self._coming: WorkerProcess | None = None
         self._filled: list[Deferred[bool]] = []
         self._restarts = Restarts()
@@ -184,6 +189,9 @@ class Seat:
         if self._coming is None:
             if self._restart is not None and self._restart.active():
                 self._restart.cancel()
+            if self._paused:
+                self._paused = False
+                self._pause(self, False)
             if self.processes:
                 self.generation += 1
             self._coming = self._spawn(self)
@@ -241,6 +249,9 @@ class Seat:
         self._log.info(
             "worker {number} is started again in {secs:g} s", number=self.number, secs=wait_secs
         )
+        if wait_secs > FIRST_WAIT_SECS:
+            self._paused = True
+            self._pause(self, True)
         self._restart = self._clock.callLater(wait_secs, self.fill)
 
     def _settle(self, ready: bool) -> None:

@@ -87,6 +87,24 @@ class Sockets:
         """The descriptors of a worker's sockets, one for each listener, in their order."""
         return tuple(ports[number - 1].fileno() for ports in self._ports)
 
+    def pause(self, number: int) -> None:
+        """
+        Let nobody come in at a worker's own sockets; the kernel gives new connections to the
+        others'. Who waits at these now is lost.
+        """
+        for port in self._own(number):
+            port.socket.shutdown(socket.SHUT_RD)
+
+    def resume(self, number: int) -> None:
+        """Let clients come in again, before a worker has the sockets."""
+        for port in self._own(number):
+            port.socket.listen(port.backlog)
+
+    def _own(self, number: int) -> list[_SharedPort]:
+        return [
+            ports[number - 1] for ports in self._ports if isinstance(ports[number - 1], _SharedPort)
+        ]
+
     def close(self) -> Deferred[None]:
         """Close all of them; fires when that is done, and never fails."""
         ports = {id(port): port for ports in self._ports for port in ports}

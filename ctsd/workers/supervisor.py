@@ -79,6 +79,7 @@ class Supervisor(Service):
                 clock=reactor,
                 spawn=self._spawn,
                 changed=self._changed,
+                pause=self._pause,
                 give_up=self._give_up,
             )
             for number in range(1, settings.workers + 1)
@@ -160,6 +161,13 @@ class Supervisor(Service):
             self._opened = True
             self._log.info("ctsd is ready")
             self._notifier.ready(self._summary())
+
+    def _pause(self, seat: Seat, pause: bool) -> None:
+        """Let clients not wait for a worker that will be away for a while, or let them again."""
+        if not pause:
+            self._sockets.resume(seat.number)
+        elif any(other.serving for other in self._seats):
+            self._sockets.pause(seat.number)
 
     def _summary(self) -> str:
         serving = [seat.serving for seat in self._seats if seat.serving is not None]
