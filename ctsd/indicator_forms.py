@@ -12,12 +12,13 @@ import binascii
 import hashlib
 import re
 from functools import lru_cache
-from socket import AF_INET6, inet_aton, inet_pton
+from ipaddress import IPv6Address
+from socket import AF_INET6, inet_aton, inet_ntoa, inet_pton
 from typing import Final, NamedTuple
 
 import can_ada
 
-from ctsd.normal_forms import MAX_COMPARED_BYTES, NO_URL, address, name
+from ctsd.normal_forms import MAX_COMPARED_BYTES, NO_URL, name
 from ctsd.refanged import refanged, seen, squeezed
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -80,21 +81,19 @@ class Network(NamedTuple):
         """Whether it is one address."""
         return self.prefix == self.bits
 
-    def __contains__(self, other: object) -> bool:
+    def covers(self, other: Network) -> bool:
         """Whether all addresses of another one are in this one."""
         return (
-            isinstance(other, Network)
-            and other.version == self.version
+            other.version == self.version
             and other.prefix >= self.prefix
             and (self.first ^ other.first) >> (self.bits - self.prefix) == 0
         )
 
     def __str__(self) -> str:
-        packed = self.first.to_bytes(self.bits // 8, "big")
         if self.version == 4:
-            text = ".".join(map(str, packed))
+            text = inet_ntoa(self.first.to_bytes(4, "big"))
         else:
-            text = address(":".join(packed[at : at + 2].hex() for at in range(0, 16, 2)))
+            text = str(IPv6Address(self.first))
         return text if self.is_single else f"{text}/{self.prefix}"
 
 
@@ -124,8 +123,7 @@ def network(text: str) -> Network | None:
         found = _IPV4.fullmatch(text)
     if found is not None:
         first = int.from_bytes(inet_aton(found[1]), "big")
-        prefix = 32 if found[2] is None else int(found[2])
-        return _cleared(4, first, prefix)
+        return Network(4, first, 32) if found[2] is None else _cleared(4, first, int(found[2]))
     found = _IPV6.fullmatch(text) if ":" in text else None
     if found is None:
         return None

@@ -21,6 +21,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -146,14 +147,14 @@ class ArrayFile:
 
     :ivar about: what it says of itself.
     :ivar arrays: each with numbers of its own kind.
-    :ivar view: all of it, as bytes.
     :ivar identity: what this very file is, and no other one: for those that name it.
     """
 
     about: dict[str, Any]
     arrays: dict[str, memoryview]
-    view: memoryview
     identity: str
+    _descriptor: int
+    _view: memoryview
     _whole: mmap.mmap
 
     @classmethod
@@ -174,8 +175,9 @@ class ArrayFile:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return cls._map(descriptor, whole)
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
 
     @classmethod
     def _map(cls, descriptor: int, is_whole: bool) -> ArrayFile:
@@ -202,14 +204,24 @@ class ArrayFile:
         arrays = {
             name: view[at : at + size].cast(code) for name, (at, size, code) in places.items()
         }
-        return cls(about, arrays, view, f"{size:x}-{checksum:08x}", whole)
+        return cls(about, arrays, f"{size:x}-{checksum:08x}", descriptor, view, whole)
+
+    def read(self, start: int, end: int) -> bytes:
+        """
+        Some bytes. What is rarely read is better read so than mapped: a map of it would take
+        memory for what lies around it, too.
+        """
+        return os.pread(self._descriptor, end - start, start)
 
     def close(self) -> None:
         """Unmap. For a big file this takes milliseconds, without the GIL: use a thread."""
-        for array in self.arrays.values():
-            array.release()
-        self.view.release()
-        self._whole.close()
+        os.close(self._descriptor)
+        # What an exception's traceback still holds is unmapped when that goes.
+        with suppress(BufferError):
+            for array in self.arrays.values():
+                array.release()
+            self._view.release()
+            self._whole.close()
 
 
 def _checksum(descriptor: int, size: int) -> int:

@@ -216,7 +216,7 @@ class FeedFile:
     def record(self, row: int) -> Indexed:
         """A record, by its number."""
         start = self._ends[row - 1] if row else PAGE
-        type, _, line = self.file.view[start : self._ends[row]].tobytes().partition(b"\n")
+        type, _, line = self.file.read(start, self._ends[row]).partition(b"\n")
         return stored.decode_indexed(type.decode(), line)
 
     def close(self) -> None:

@@ -222,7 +222,7 @@ class KeyIndex:
                 end = bisect_right(hashes, wanted_hash, at, high)
                 some = [_Run(lookup, lookup[1], self._hash_feeds, self._hash_rows, at, end)]
             else:
-                some = list(self._network_runs(key, lookup))
+                some = self._network_runs(key, lookup)
                 if not some:
                     continue
             runs = some if runs is None else runs + some
@@ -240,20 +240,22 @@ class KeyIndex:
             return not self._is_shared_host(key[1:].decode("utf-8", "surrogatepass"))
         return True
 
-    def _network_runs(self, asked: Network, lookup: Lookup) -> Iterator[_Run]:
+    def _network_runs(self, asked: Network, lookup: Lookup) -> list[_Run]:
         table = self._tables[asked.version]
         _, how, wider = lookup
-        is_range, low, high = table.equal(asked)
-        if low < high:
-            yield self._run(lookup, how, asked.version, is_range, low, high)
+        runs: list[_Run] = []
+        equal = table.equal(asked)
+        if equal is not None:
+            runs.append(self._run(lookup, how, asked.version, *equal))
         for low, high in table.around(asked):
-            yield self._run(lookup, wider, asked.version, True, low, high)
+            runs.append(self._run(lookup, wider, asked.version, True, low, high))
         if looks_inside(asked):
             inside = f"{INSIDE} ({how})" if how else INSIDE
             for is_range, low, high in table.inside(asked):
                 if low < high:
                     run = self._run(lookup, inside, asked.version, is_range, low, high)
-                    yield evolve(run, is_mixed=True)
+                    runs.append(evolve(run, is_mixed=True))
+        return runs
 
     def _run(
         self, lookup: Lookup, how: str, version: int, is_range: bool, low: int, high: int

@@ -90,7 +90,9 @@ def how_found(how: str, scheme: str, value: JSON) -> str:
 
 def looks_inside(asked: Network) -> bool:
     """Whether a range finds what is in it: not when it is very wide."""
-    return not asked.is_single and asked.prefix >= (WIDEST_V4 if asked.version == 4 else WIDEST_V6)
+    if asked.version == 4:
+        return WIDEST_V4 <= asked.prefix < 32
+    return WIDEST_V6 <= asked.prefix < 128
 
 
 def lookups(artifact: Artifact, derived: Iterable[Derived] = ()) -> list[Lookup]:

@@ -9,7 +9,7 @@ upwards, from the narrowest to the widest.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -30,6 +30,7 @@ class Table:
 
     Addresses of IPv6 are two arrays, of their upper and their lower half; those of IPv4 one.
 
+    :ivar bits: of an address.
     :ivar singles: the addresses, ascending.
     :ivar singles_low: their lower halves.
     :ivar starts: the first addresses of the ranges, ascending; wider ones first.
@@ -39,7 +40,7 @@ class Table:
         around it most closely; L{NO_PARENT}.
     """
 
-    version: int
+    bits: int
     singles: memoryview
     singles_low: memoryview | None
     starts: memoryview
@@ -56,7 +57,7 @@ class Table:
 
         wide = version == 6
         return cls(
-            version,
+            128 if wide else 32,
             array("singles"),
             array("singles_low") if wide else None,
             array("starts"),
@@ -65,31 +66,45 @@ class Table:
             array("parents"),
         )
 
-    def equal(self, asked: Network) -> tuple[bool, int, int]:
-        """The networks that equal one: whether they are ranges, and their places from and to."""
-        if asked.is_single:
-            return False, *_span(self.singles, self.singles_low, asked.first)
+    def equal(self, asked: Network) -> tuple[bool, int, int] | None:
+        """
+        The networks that equal one: whether they are ranges, and their places from and to; None
+        when there are none.
+        """
+        if asked.prefix == self.bits:
+            singles, singles_low = self.singles, self.singles_low
+            if singles_low is None:
+                at = bisect_left(singles, asked.first)
+                if at == len(singles) or singles[at] != asked.first:
+                    return None
+                return False, at, bisect_right(singles, asked.first, at)
+            low, high = _span(singles, singles_low, asked.first)
+            return (False, low, high) if low < high else None
         low, high = _span(self.starts, self.starts_low, asked.first)
-        return (
-            True,
-            bisect_left(self.prefixes, asked.prefix, low, high),
-            bisect_right(self.prefixes, asked.prefix, low, high),
-        )
+        low = bisect_left(self.prefixes, asked.prefix, low, high)
+        high = bisect_right(self.prefixes, asked.prefix, low, high)
+        return (True, low, high) if low < high else None
 
-    def around(self, asked: Network) -> Iterator[tuple[int, int]]:
+    def around(self, asked: Network) -> Sequence[tuple[int, int]]:
         """The places, from and to, of equal ranges that contain a network; narrow ones first."""
-        at = _span(self.starts, self.starts_low, asked.first)[1] - 1
+        address, bits = asked.first, self.bits
+        if self.starts_low is None:
+            at = bisect_right(self.starts, address) - 1
+        else:
+            at = _span(self.starts, self.starts_low, address)[1] - 1
+        found: list[tuple[int, int]] = []
         while at >= 0:
             prefix = self.prefixes[at]
             start = self._start(at)
-            if prefix < asked.prefix and not (start ^ asked.first) >> (asked.bits - prefix):
+            if prefix < asked.prefix and not (start ^ address) >> (bits - prefix):
                 first = at
                 while first and self.prefixes[first - 1] == prefix:
                     if self._start(first - 1) != start:
                         break
                     first -= 1
-                yield first, at + 1
+                found.append((first, at + 1))
             at = self.parents[at]
+        return found
 
     def inside(self, asked: Network) -> Iterator[tuple[bool, int, int]]:
         """The places of what lies in a range and is narrower: ranges, then addresses."""
