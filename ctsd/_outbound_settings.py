@@ -89,6 +89,11 @@ class OutboundSettings:
     max_head_bytes: int = _key(
         checks.whole(1024), "The largest head of an answer", default=256 * 1024
     )
+    keep_free_bytes: int = _key(
+        checks.whole(0),
+        "No download is taken that leaves less free disk than this",
+        default=256 * _MIB,
+    )
     max_redirects: int = _key(
         checks.whole(0, 50), "How many redirects of one request are followed", default=5
     )

@@ -42,6 +42,7 @@ def outbound_limits(given: OutboundSettings) -> Limits:
         download_secs=given.download_secs,
         max_bytes=given.max_bytes,
         head_max_bytes=given.max_head_bytes,
+        keep_free_bytes=given.keep_free_bytes,
         max_redirects=given.max_redirects,
         max_downloads=given.max_downloads,
         user_agent=given.user_agent or f"ctsd/{ctsd.__version__} (custom threat service)",

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -405,6 +405,20 @@ class OutboundTests(SynchronousTestCase):
         self.assertEqual(self.reason(waiting), "no whole answer within 30 s")
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_given_up(self) -> None:
+        """At whatever stage, who gives up is told that, and nothing goes on."""
+        waiting = self.get(self.outbound(["203.0.114.7"]))
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
+            waiting = self.get(self.outbound(["203.0.114.7"]))
+            protocol, transport = self.connected()
+            protocol.dataReceived(said)
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+            self.assertTrue(transport.disconnecting or transport.disconnected)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
     def test_refused_connection(self) -> None:
         """Nobody listens there."""
         waiting = self.get(self.outbound(["203.0.114.7"]))
@@ -453,7 +467,7 @@ class OutboundTests(SynchronousTestCase):
         self.assertNoResult(waiting)
         self.assertEqual(transport.value()[:1], b"\x16")  # a handshake
         waiting.cancel()
-        self.failureResultOf(waiting)
+        self.failureResultOf(waiting, CancelledError)
 
     def test_no_tunnel(self) -> None:
         """A proxy that opens none says why."""

@@ -48,7 +48,8 @@ class OutboundSettingsTests(SynchronousTestCase):
         """Every key arrives."""
         limits = self.limits(
             "connect_secs = 1\ntotal_secs = 2\nstall_secs = 3\ndownload_secs = 4\n"
-            "max_bytes = 5\nmax_head_bytes = 6000\nmax_redirects = 7\nmax_downloads = 8\n"
+            "max_bytes = 5\nmax_head_bytes = 6000\nkeep_free_bytes = 9\n"
+            "max_redirects = 7\nmax_downloads = 8\n"
             'user_agent = "phishtank/me"\nca_file = "ca.pem"\n'
             'proxy = "http://me@[2001:db8::1]:8080"\nproxy_password = { env = "PW" }\n'
             'no_proxy = ["corp.example"]\n',
@@ -62,6 +63,7 @@ class OutboundSettingsTests(SynchronousTestCase):
             (limits.max_bytes, limits.head_max_bytes, limits.max_redirects, limits.max_downloads),
             (5, 6000, 7, 8),
         )
+        self.assertEqual(limits.keep_free_bytes, 9)
         self.assertEqual(limits.user_agent, "phishtank/me")
         self.assertEqual(limits.ca_file, self.directory / "ca.pem")
         self.assertEqual(limits.no_proxy, ("corp.example",))

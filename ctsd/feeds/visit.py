@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -30,6 +30,9 @@ from ctsd.feeds.times import (
     wanted_pause_secs,
 )
 from ctsd.remote import Download
+
+#: Longer addresses and errors are cut: the state has a limit.
+_SHOWN_CHARS: Final = 2000
 
 
 class TooEarly(Exception):
@@ -180,7 +183,7 @@ class Visit:
             sha256=answer.sha256,
             fetched=self._now(),
             checked=self._now(),
-            url=answer.url,
+            url=answer.url[:_SHOWN_CHARS],
             source=fetched.source,
             etag=answer.headers.get("etag", "")[:1024],
             last_modified=answer.headers.get("last-modified", "")[:1024],
@@ -243,7 +246,7 @@ class Visit:
             copy = evolve(copy, rows=counts.rows, refused=counts.refused, records=counts.records)
             check_counts(counts, provider, state.copy)
         except Refused as error:
-            reason = str(error) or "it is not fit"
+            reason = str(error)[:_SHOWN_CHARS] or "it is not fit"
             self._log.error(
                 "Feed {name}: the copy from {url} is not taken: {reason}; if it is right all the"
                 " same: ctsd feeds accept {name}",

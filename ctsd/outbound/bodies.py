@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import zlib
@@ -124,8 +125,11 @@ class InMemory:
 class OnDisk:
     """A body on the disk, written and hashed in threads."""
 
-    def __init__(self, path: Path, in_thread: InThread) -> None:
-        self._file = _File(path)
+    def __init__(self, path: Path, in_thread: InThread, *, keep_free_bytes: int) -> None:
+        """
+        :param keep_free_bytes: what leaves less free disk than this is not written.
+        """
+        self._file = _File(path, keep_free_bytes)
         self._in_thread = in_thread
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
@@ -212,14 +216,18 @@ def _tell(_: object, waiting: Deferred[None]) -> None:
 class _File:
     """The blocking half of L{OnDisk}; one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep_free_bytes: int) -> None:
         self._path = path
+        self._keep_free_bytes = keep_free_bytes
         self._fd = -1
         self._hash = hashlib.sha256()
         self._size = 0
 
     def write(self, data: bytes) -> None:
         self._open()
+        disk = os.fstatvfs(self._fd)
+        if disk.f_bavail * disk.f_frsize - len(data) < self._keep_free_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._hash.update(data)
         self._size += len(data)
         rest = memoryview(data)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.web.client import Agent, ProxyAgent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
@@ -21,7 +21,7 @@ from ctsd.outbound.bodies import Body, Sink
 from ctsd.outbound.connecting import Endpoints, Proxy
 from ctsd.outbound.hops import REDIRECTS, Hop, first_hop, next_hop
 from ctsd.outbound.limits import Limits
-from ctsd.outbound.reasons import reason_of
+from ctsd.outbound.reasons import reason_of, was_cancelled
 from ctsd.remote import Remote, masked
 
 # treq can't ask IPv6 addresses: hyperlink 21.0 takes them for names.
@@ -199,6 +199,8 @@ class Exchange:
         except OutboundError as error:
             raise OutboundError(self._why or error.reason) from None
         except Exception as error:
+            if not self._why and was_cancelled(error):
+                raise CancelledError from None
             line = self._endpoints.line if self._endpoints is not None else None
             if line is not None and line.flooded:
                 raise OutboundError("the head of its answer is too large") from None

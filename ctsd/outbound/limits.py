@@ -26,6 +26,7 @@ class Limits:
     download_secs: float = 1800.0
     max_bytes: int = 8 * _MIB
     head_max_bytes: int = 256 * 1024
+    keep_free_bytes: int = 256 * _MIB
     max_redirects: int = 5
     max_downloads: int = 4
     user_agent: str = "ctsd"

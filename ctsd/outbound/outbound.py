@@ -139,7 +139,7 @@ class Outbound:
         self, question: Question, into: Path, max_bytes: int, total_secs: float
     ) -> Download:
         exchange = self._exchange(question, total_secs)
-        sink = OnDisk(into, self._in_thread)
+        sink = OnDisk(into, self._in_thread, keep_free_bytes=self._limits.keep_free_bytes)
         size, sha256 = 0, ""
         whole = False
         try:

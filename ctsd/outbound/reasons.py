@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from OpenSSL.SSL import Error as TLSError
 from service_identity import CertificateError, VerificationError
 from twisted.internet import error as net
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web._newclient import ParseError
 from twisted.web.client import ResponseFailed
@@ -38,6 +39,12 @@ def reason_of(error: BaseException) -> str:
         if any(isinstance(each, cls) for each in errors):
             return words
     return f"it failed ({type(errors[-1]).__name__})"
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether somebody gave the request up, in whatever words each layer has for that."""
+    ours = (CancelledError, net.ConnectingCancelledError)
+    return any(isinstance(each, ours) for each in _all(error))
 
 
 def _tls(error: TLSError) -> str:

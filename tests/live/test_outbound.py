@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import CancelledError, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from ctsd.errors import OutboundError
+from ctsd.outbound import connecting
 from ctsd.outbound.limits import Limits
 from ctsd.outbound.outbound import Outbound
 from ctsd.remote import Remote
 from tests.certificates import make_pair
 from tests.live import provider
 from tests.live.provider import Provider, redirects, says, serves
+from tests.live.proxy import Proxy
 
 FILE = b"".join(b"192.0.2.%d\n" % number for number in range(256)) * 1000
 LIMIT = 1 << 30
@@ -153,6 +155,14 @@ class DownloadTests(OutboundCase):
         )
         self.assertIn("it could not be written", await self.refused(waiting))
 
+    async def test_free_disk(self) -> None:
+        """A disk that has to keep some room."""
+        self.provider.vices["/feed"] = serves(FILE)
+        waiting = self.outbound(keep_free_bytes=1 << 60).download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=LIMIT
+        )
+        self.assertIn("No space left on device", await self.refused(waiting))
+
     async def test_a_file_is_there(self) -> None:
         """A file that is there is nobody's to overwrite."""
         self.provider.vices["/feed"] = serves(FILE)
@@ -176,7 +186,8 @@ class DownloadTests(OutboundCase):
             await deferToThread(self.provider.over.wait, 0.02)
         self.assertEqual(len(self.provider.asked), 1)
         first.cancel()
-        first.addErrback(lambda _: None)
+        with self.assertRaises(CancelledError):
+            await first
         self.assertEqual((await second).status, 200)
         self.assertFalse(self.into.exists())
 
@@ -389,3 +400,53 @@ class RequestTests(OutboundCase):
         reply = await self.outbound().request(remote=self.remote("/api"), method="POST", data=b"x")
         self.assertEqual(reply.status, 302)
         self.assertEqual(len(self.provider.asked), 1)
+
+
+class ProxyTests(OutboundCase):
+    """Through a proxy."""
+
+    def setUp(self) -> None:
+        """It takes localhost for a name that only it knows."""
+        super().setUp()
+        self.proxy = Proxy("Basic bWU6b3Blbg==")
+        self.addCleanup(self.proxy.end)
+        self.proxy.places["localhost:443"] = ("127.0.0.1", self.provider.port)
+
+    def proxied(self, authorization: bytes = b"Basic bWU6b3Blbg==", **more: Any) -> Outbound:
+        """Through it."""
+        there = connecting.Proxy(
+            host="127.0.0.1", port=self.proxy.port, authorization=authorization
+        )
+        return self.outbound(proxy=there, **more)
+
+    async def test_https(self) -> None:
+        """TLS is between us and the provider; the proxy sees its name alone."""
+        self.provider.vices["/feed"] = serves(FILE)
+        remote = Remote(url="https://localhost/feed", internal=True, headers={"Key": SECRET})
+        found = await self.proxied().download(remote=remote, into=self.into, max_bytes=LIMIT)
+        self.assertEqual((found.status, found.size), (200, len(FILE)))
+        self.assertEqual([asked.path for asked in self.proxy.asked], ["localhost:443"])
+        self.assertNotIn("key", self.proxy.asked[0].headers)
+        self.assertNotIn("proxy-authorization", self.provider.asked[0].headers)
+
+    async def test_certificate(self) -> None:
+        """It is checked through a tunnel, too."""
+        self.proxy.places["other.example:443"] = ("127.0.0.1", self.provider.port)
+        waiting = self.proxied().request(remote=Remote(url="https://other.example/"))
+        self.assertEqual(await self.refused(waiting), "its certificate is for another host")
+
+    async def test_refused(self) -> None:
+        """It says why."""
+        remote = Remote(url="https://localhost/feed", internal=True)
+        waiting = self.proxied(b"Basic eDp4").request(remote=remote)
+        self.assertEqual(await self.refused(waiting), "the proxy wants other credentials (407)")
+        waiting = self.proxied().request(remote=Remote(url="https://nowhere.example/"))
+        self.assertEqual(await self.refused(waiting), "the proxy answered 502")
+
+    async def test_without_it(self) -> None:
+        """A host that needs none is asked directly."""
+        self.provider.vices["/feed"] = serves(FILE)
+        outbound = self.proxied(no_proxy=("localhost",))
+        reply = await outbound.request(remote=self.remote("/feed"))
+        self.assertEqual(reply.status, 200)
+        self.assertEqual(self.proxy.asked, [])
