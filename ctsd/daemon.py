@@ -91,7 +91,7 @@ class Daemon(Service):
         warning = others_write(settings.state_dir)
         if warning and self._lent is None:
             self._log.warn("state_dir: {warning}", warning=warning)
-        store = open_store(settings, reactor=self._reactor)
+        store = open_store(settings, reactor=self._reactor, ours=self._lent is None)
         try:
             self._serving = Serving(
                 self._configuration,

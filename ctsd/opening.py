@@ -46,15 +46,17 @@ def _refuse_network(settings: Settings, path: Path) -> None:
         )
 
 
-def open_store(settings: Settings, *, reactor: Any) -> QueuedVerbs:
+def open_store(settings: Settings, *, reactor: Any, ours: bool) -> QueuedVerbs:
     """
-    The store, open and not started. A file of an older ctsd is saved and brought up before; a
-    database on PostgreSQL, which other nodes may use, is not. Blocks.
+    The store, open and not started. Blocks.
 
+    :param ours: whether nobody else has it open: a file of an older ctsd is then saved and brought
+        up before. A database on PostgreSQL, which other nodes may use, never is.
     :raises SystemExit: it can't be had; one line says why.
     """
     try:
-        _bring_up(settings)
+        if ours:
+            _bring_up(settings)
         store = make_store(settings, reactor=reactor, alone=True)
         store.open()
     except StoreError as error:

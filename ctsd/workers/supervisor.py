@@ -102,7 +102,7 @@ class Supervisor(Service):
             signal.signal(ending, end_early)
         self._lock = take_state_dir(settings)
         # Each worker opens it for itself; here, so that one process alone makes its schema.
-        open_store(settings, reactor=self._reactor)
+        open_store(settings, reactor=self._reactor, ours=True)
         warning = others_write(settings.state_dir)
         if warning:
             self._log.warn("state_dir: {warning}", warning=warning)
