@@ -5,7 +5,7 @@ fakes, without real time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,10 @@ from ctsd.model import (
     Ended,
     File,
     Outcome,
+    Scan,
     ScanView,
 )
+from ctsd.records import Finds
 from ctsd.scan_ids import ScanIds
 from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight
@@ -43,10 +45,12 @@ from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.resuming import Resuming
 from ctsd.scanning.rules import Rules, ScanLimits
 from ctsd.scanning.running import Runner
 from ctsd.scanning.scan_log import ScanLog
 from ctsd.scanning.scanner import Scanner
+from ctsd.scanning.searches import Searches
 from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.scanning.upkeep import Upkeep
 from ctsd.scanning.views import Views
@@ -114,25 +118,40 @@ class House:
             rules=rules,
         )
         following = Following(clock=clock, store=store, views=views, rules=rules)
+        searches = Searches(
+            clock=clock,
+            runner=Runner(clock=clock, threads=self.threads, run_alone=self.run_alone),  # type: ignore[arg-type]
+            reliability=reliability,
+            flight=self.flight,
+        )
         self.promises = Promises(
             clock=clock,
             store=store,
             flight=self.flight,
             views=views,
-            runner=Runner(clock=clock, threads=self.threads, run_alone=self.run_alone),  # type: ignore[arg-type]
             spool=self.spool,  # type: ignore[arg-type]
             scan_log=scan_log,
             recent=self.recent,
-            reliability=reliability,
             rules=rules,
             membership=self.membership,
             following=following,
+        )
+        resuming = Resuming(
+            clock=clock,
+            store=store,
+            flight=self.flight,
+            views=views,
+            promises=self.promises,
+            searches=searches,
+            membership=self.membership,
         )
         self.upkeep = Upkeep(
             clock=clock,
             store=store,
             flight=self.flight,
             promises=self.promises,
+            resuming=resuming,
+            searches=searches,
             spool=self.spool,  # type: ignore[arg-type]
             membership=self.membership,
             rules=rules,
@@ -147,6 +166,7 @@ class House:
             reliability=reliability,
             flight=self.flight,
             promises=self.promises,
+            searches=searches,
             recent=self.recent,
             following=following,
             shared=shared,
@@ -291,6 +311,32 @@ class FirstAnswerTests(ScanTestCase):
         self.assertTrue(self.successResultOf(failed).finished)
         self.clock.advance(3)
         self.assertTrue(self.successResultOf(silent).finished)
+
+    def test_once(self) -> None:
+        """A scan ends once, and is written once: also when searchers answer without waiting, and
+        when one that is not required answers late."""
+        written: list[str] = []
+        remember = self.store.remember
+
+        def note(*, scan: Scan, finds: Sequence[Finds] = ()) -> None:
+            written.append(scan.id)
+            remember(scan=scan, finds=finds)
+
+        self.store.remember = note  # type: ignore[method-assign]
+        quick, late = [Local([a_hit(name)]) for name in "ab"], Told()
+        sources = [source_of(one, self.clock, name=f"quick{at}") for at, one in enumerate(quick)]
+        for each in quick:
+            each.local = False  # type: ignore[misc]
+        sources.append(source_of(late, self.clock, asynchronous=True, required=False))
+        house = self.make_house({"quick": sources[:2], "": sources})
+        view = self.successResultOf(house.submit(service="quick"))
+        self.assertEqual(len(view.hits), 2)
+        answer = house.submit()
+        self.clock.advance(1)
+        other = self.successResultOf(answer)
+        late.tell([a_hit("late")])
+        self.assertEqual(written, [view.id, other.id])
+        self.assertEqual(self.successResultOf(house.view(other.id)), other)
 
     def test_joined(self) -> None:
         """An equal scan in flight is joined: one search, one id. Whoever hangs up hangs up

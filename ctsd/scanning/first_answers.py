@@ -25,6 +25,7 @@ from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Asked, Rules
 from ctsd.scanning.scan_log import ScanLog
+from ctsd.scanning.searches import Searches
 from ctsd.scanning.source import Answered, Ask, Question, Source
 from ctsd.scans import Part, hits_of, state_of
 
@@ -46,6 +47,7 @@ class FirstAnswers:
         reliability: Reliability,
         flight: Flight,
         promises: Promises,
+        searches: Searches,
         recent: RecentViews,
         following: Following,
         shared: bool,
@@ -66,6 +68,7 @@ class FirstAnswers:
         self._reliability = reliability
         self._flight = flight
         self._promises = promises
+        self._searches = searches
         self._recent = recent
         self._following = following
         self._shared = shared
@@ -183,7 +186,7 @@ class FirstAnswers:
 
     def _run(self, live: LiveScan, remote: Sequence[tuple[Source, Ask]]) -> None:
         for source, ask in remote:
-            self._promises.run(source, ask).addCallback(self._answered, live, source)
+            self._searches.run(source, ask).addCallback(self._answered, live, source)
 
     async def _promise_first(self, live: LiveScan, remote: Sequence[tuple[Source, Ask]]) -> None:
         try:
@@ -203,6 +206,9 @@ class FirstAnswers:
     def _answered(self, answered: Answered, live: LiveScan, source: Source) -> None:
         if live.promised:
             self._promises.record(live, source.name, answered)
+            return
+        if live.ended:
+            # It is not required, and late.
             return
         part = live.parts[source.name]
         part.outcome, part.since, part.tries = answered.outcome, None, part.tries + 1
@@ -228,6 +234,7 @@ class FirstAnswers:
         if live.state is not ScanState.COMPLETE:
             self._promises.promise(live).addBoth(live.answer)
             return
+        live.ended = True
         self._flight.release(live)
         view = ScanView(id=live.id, finished=True, hits=hits_of(live.parts.values()))
         self.discard_file(live.artifact)
