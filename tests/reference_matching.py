@@ -178,9 +178,9 @@ def same(type: str, value: JSON, record: Record) -> bool:
     """Whether an indicator without rules of its own equals a value."""
     if record.type == "threat.report.cve" == type:
         return visible(str(value)).upper() == visible(str(record.value)).upper()
-    if record.type == "threat.malware.family" == type:
-        if family(str(value)) or family(str(record.value)):
-            return family(str(value)) == family(str(record.value))
+    families = [family(str(each)) for each in (value, record.value)]
+    if record.type == "threat.malware.family" == type and any(families):
+        return families[0] == families[1]
     if type in HASHES and record.type in HASHES:
         return visible(str(value)).lower() == visible(str(record.value)).lower()
     return type == record.type and plain(type, value) == plain(record.type, record.value) != ""

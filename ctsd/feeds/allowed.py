@@ -1,0 +1,165 @@
+"""
+One's own allow list: values that are no finding whatever feeds say, because somebody has looked.
+
+It lies in the store under one key, so that every node has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from attrs import asdict, field, frozen
+
+from ctsd.artifacts import SHAPES, Shape
+from ctsd.feeds.keys import HOST, stored
+from ctsd.interfaces import IShared
+from ctsd.model import FILE, JSON, PASSWORD
+
+#: Where it lies in the store, and how long: until it is changed.
+KEY: Final = "allow-list"
+_KEPT_SECS: Final = 20 * 365 * 86400.0
+
+#: The longest list.
+MAX_ALLOWED: Final = 10_000
+
+#: While one is changed, nobody else changes it.
+_LEASE: Final = "allow-list"
+_LEASE_SECS: Final = 30.0
+
+
+@frozen(kw_only=True)
+class Allowed:
+    """
+    One value.
+
+    :ivar type: an artifact type whose values are texts.
+    :ivar until: POSIX seconds; None for ever.
+    :ivar why: for those who wonder later.
+    :ivar by: who says so.
+    """
+
+    type: str
+    value: str = field(repr=False)
+    until: float | None = None
+    why: str = ""
+    by: str = ""
+
+    def covers(self, type: str, value: JSON) -> bool:
+        """
+        Whether an indicator is allowed by this: it is the same, lies in this range, or is a host
+        below this one.
+        """
+        keys, network = stored(self.type, self.value)
+        theirs, their_network = stored(type, value)
+        if network is not None:
+            return their_network is not None and network.covers(their_network)
+        if not keys or not theirs:
+            return False
+        if keys[0] == theirs[0]:
+            return True
+        return keys[0][:1] == HOST == theirs[0][:1] and theirs[0].endswith(b"." + keys[0][1:])
+
+    def told(self) -> str:
+        """For people: who allowed it, and why."""
+        return f"allowed by {self.by or 'nobody named'}: {self.why or 'no reason given'}"
+
+
+def of_value(type: str, value: str) -> Allowed:
+    """
+    A value to allow.
+
+    :raises ValueError: such a value can't be: the message says why.
+    """
+    if SHAPES.get(type) is not Shape.STRING or type in (PASSWORD, FILE):
+        raise ValueError(f"{type[:100]!a}: an artifact type whose values are texts was expected")
+    if stored(type, value) == ((), None):
+        raise ValueError(f"no value of {type}")
+    return Allowed(type=type, value=value)
+
+
+def current(entries: Sequence[Allowed], now: float) -> tuple[Allowed, ...]:
+    """Those whose time is not over."""
+    return tuple(each for each in entries if each.until is None or each.until > now)
+
+
+def is_same(one: Allowed, other: Allowed) -> bool:
+    """Whether two entries allow the same value."""
+    return stored(one.type, one.value) == stored(other.type, other.value)
+
+
+class AllowList:
+    """The list in the store."""
+
+    def __init__(self, *, store: IShared, holder: str) -> None:
+        """
+        :param holder: who changes it, as in L{IShared.lease}.
+        """
+        self._store = store
+        self._holder = holder
+
+    async def entries(self) -> tuple[Allowed, ...]:
+        """
+        All of it, in the order in which it was added.
+
+        :raises ctsd.errors.StoreError: it can't be read.
+        :raises ValueError: what lies there is no list of this version.
+        """
+        data = await self._store.get(key=KEY)
+        if data is None:
+            return ()
+        try:
+            given: list[dict[str, Any]] = json.loads(data)
+            return tuple(Allowed(**each) for each in given)
+        except (TypeError, ValueError) as error:
+            raise ValueError("the allow list in the store can't be read") from error
+
+    async def add(self, entry: Allowed) -> bool:
+        """
+        Allow a value; an entry of the same value is replaced.
+
+        :return: whether it is new.
+        :raises ctsd.errors.StoreError: it can't be written.
+        :raises ValueError: somebody else changes the list right now, or it is full.
+        """
+
+        async def change() -> bool:
+            there = current(await self.entries(), self._store.now())
+            kept = [each for each in there if not is_same(each, entry)]
+            if len(kept) >= MAX_ALLOWED:
+                raise ValueError(f"there are {MAX_ALLOWED:,} entries, and can be no more")
+            await self._write([*kept, entry])
+            return len(kept) == len(there)
+
+        return await self._alone(change)
+
+    async def remove(self, entry: Allowed) -> bool:
+        """
+        Allow a value no more.
+
+        :return: whether it was allowed.
+        :raises ctsd.errors.StoreError: it can't be written.
+        :raises ValueError: somebody else changes the list right now.
+        """
+
+        async def change() -> bool:
+            there = await self.entries()
+            kept = [each for each in there if not is_same(each, entry)]
+            if len(kept) < len(there):
+                await self._write(kept)
+            return len(kept) < len(there)
+
+        return await self._alone(change)
+
+    async def _write(self, entries: Sequence[Allowed]) -> None:
+        data = json.dumps([asdict(each) for each in entries]).encode()
+        await self._store.put(key=KEY, value=data, secs=_KEPT_SECS)
+
+    async def _alone(self, change: Callable[[], Awaitable[bool]]) -> bool:
+        if await self._store.lease(name=_LEASE, holder=self._holder, secs=_LEASE_SECS) is None:
+            raise ValueError("somebody else changes the allow list right now")
+        try:
+            return await change()
+        finally:
+            await self._store.release(name=_LEASE, holder=self._holder)

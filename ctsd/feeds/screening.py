@@ -1,0 +1,76 @@
+"""
+What feeds have found, without what is no finding: warninglists and one's own allow list. Threats
+that people entered are never screened: they don't come from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+
+from attrs import define, field, frozen
+
+from ctsd.feeds.allowed import Allowed
+from ctsd.feeds.warninglists import Warninglists
+from ctsd.model import JSON
+from ctsd.records import Indexed
+
+#: What stands before the name of a list that lets a hit through and marks it.
+MARK_PROPERTY = "Warninglist"
+
+
+@frozen
+class Suppressed:
+    """
+    A record that was found and is no hit, for the scan's history.
+
+    :ivar by: the name of the warninglist, or who allowed the value and why.
+    """
+
+    feed: str
+    type: str
+    value: JSON = field(repr=False)
+    by: str
+
+
+@define
+class Screening:
+    """
+    One search's screening; its L{wanted} goes to L{ctsd.interfaces.IIndicators.find}::
+
+        screening = Screening(lists=lists, allowed=allowed.of(now), marked=feeds_that_mark)
+        found = indicators.find(artifact=artifact, limit=10, wanted=screening.wanted)
+        screening.mark(feed, record)            # the list's name, for L{MARK_PROPERTY}; or ""
+
+    :ivar lists: the warninglists.
+    :ivar allowed: what is allowed now.
+    :ivar marking: the names of feeds whose hits are marked instead of left out, when a
+        warninglist has them; what is allowed is left out all the same.
+    :ivar suppressed: what was left out.
+    """
+
+    lists: Warninglists
+    allowed: Iterable[Allowed] = ()
+    marking: Container[str] = ()
+    suppressed: list[Suppressed] = field(factory=list)
+
+    def wanted(self, feed: str, record: Indexed) -> bool:
+        """Whether a record that was found is a hit."""
+        for each in self.allowed:
+            if each.covers(record.type, record.value):
+                self._suppress(feed, record, each.told())
+                return False
+        if feed in self.marking:
+            return True
+        listed = self.lists.listed(record.type, record.value)
+        if listed:
+            self._suppress(feed, record, listed)
+        return not listed
+
+    def mark(self, feed: str, record: Indexed) -> str:
+        """The warninglist that a hit is to be marked with; empty when it isn't."""
+        if feed not in self.marking:
+            return ""
+        return self.lists.listed(record.type, record.value)
+
+    def _suppress(self, feed: str, record: Indexed, by: str) -> None:
+        self.suppressed.append(Suppressed(feed, record.type, record.value, by))
