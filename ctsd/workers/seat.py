@@ -228,6 +228,12 @@ class Seat:
         """A process has ended: start another one, unless it was to end."""
         self.processes.remove(process)
         if process is not self.serving and process is not self._coming:
+            # It was to end.
+            self._log.info(
+                "the process before of worker {number} has gone: {how}",
+                number=self.number,
+                how=how,
+            )
             return
         up_secs = self._clock.seconds() - process.since if process.ready else 0.0
         if process is self.serving:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, succeed
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -200,6 +200,8 @@ class Supervisor(Service):
 
         :return: fires when that is done; never fails.
         """
+        if self._opened:
+            self._notifier.reloading()
         return self._work(self._reload)
 
     def replace(self) -> Deferred[None]:
@@ -214,8 +216,7 @@ class Supervisor(Service):
     def _work(self, work: Callable[[], Any]) -> Deferred[None]:
         if not self._opened:
             self._log.warn("Not everything is started yet; nothing was done")
-            return deferLater(self._reactor, 0)
-        self._notifier.reloading()
+            return succeed(None)
         return (
             self._working.run(lambda: Deferred.fromCoroutine(work()))
             .addErrback(self._not_done)
