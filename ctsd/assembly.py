@@ -19,10 +19,12 @@ from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.recent import RecentViews
 from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.resuming import Resuming
 from ctsd.scanning.rules import Rules, ScanLimits
 from ctsd.scanning.running import Runner
 from ctsd.scanning.scan_log import ScanLog
 from ctsd.scanning.scanner import Scanner
+from ctsd.scanning.searches import Searches
 from ctsd.scanning.upkeep import Upkeep
 from ctsd.scanning.views import Views
 from ctsd.spool import Spool
@@ -90,26 +92,38 @@ def assemble(
         reliability=reliability,
         rules=rules,
     )
+    searches = Searches(clock=reactor, runner=runner, reliability=reliability, flight=flight)
     following = Following(clock=reactor, store=store, views=views, rules=rules)
     promises = Promises(
         clock=reactor,
         store=store,
         flight=flight,
         views=views,
-        runner=runner,
         spool=spool,
         scan_log=scan_log,
         recent=recent,
-        reliability=reliability,
         rules=rules,
         membership=membership,
         following=following,
+    )
+    resuming = Resuming(
+        clock=reactor,
+        store=store,
+        flight=flight,
+        views=views,
+        promises=promises,
+        searches=searches,
+        membership=membership,
+        spool=spool,
+        rules=rules,
     )
     upkeep = Upkeep(
         clock=reactor,
         store=store,
         flight=flight,
         promises=promises,
+        resuming=resuming,
+        searches=searches,
         spool=spool,
         membership=membership,
         rules=rules,
@@ -124,6 +138,7 @@ def assemble(
         reliability=reliability,
         flight=flight,
         promises=promises,
+        searches=searches,
         recent=recent,
         following=following,
         shared=shared,

@@ -461,6 +461,9 @@ class ISpool(Interface):
     def remove(*, paths: Iterable[Path]) -> None:
         """Unlink files, soon and off the reactor; what is gone already is fine."""
 
+    def missing(*, paths: Iterable[Path]) -> Deferred[set[Path]]:
+        """Those of these files that can't be seen from here; looked for off the reactor."""
+
     def sweep(*, keep: set[Path]) -> None:
         """At the start: unlink what a crash left, but for C{keep}."""
 

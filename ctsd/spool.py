@@ -16,6 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -135,6 +136,11 @@ class Spool:
             self._in_thread(_unlink_all, ours).addCallbacks(
                 lambda _: self._forget(ours), self._complain
             )
+
+    def missing(self, *, paths: Iterable[Path]) -> Deferred[set[Path]]:
+        """See L{ISpool}."""
+        missing: Deferred[set[Path]] = self._in_thread(_gone, list(paths)).addCallback(set)
+        return missing
 
     def sweep(self, *, keep: set[Path]) -> None:
         """

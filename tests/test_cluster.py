@@ -373,5 +373,28 @@ class TakeOverTests(ClusterTestCase):
         self.assertEqual(len(self.told["b"].asked), 1)
         self.told["b"].tell([a_hit()])
         self.assertEqual(len(self.final(self.b, views[0].id).hits), 1)
+        # Somebody who has the other one may come back.
+        self.assertFalse(self.successResultOf(self.b.view(views[1].id)).finished)
+        self.wait(60)
         lost = self.failureResultOf(self.b.view(views[1].id), LostScan).value
         self.assertIn("told", lost.reason)
+
+    def test_file_comes_back(self) -> None:
+        """A node that restarts does the scans of its own files, though another one was first."""
+        for told in self.told.values():
+            told.types = (FILE,)
+        path, away = Path(self.mktemp()), Path(self.mktemp())
+        path.write_bytes(b"x")
+        file = File(path=path, name="f", size=1, md5="0" * 32, sha1="0" * 40, sha256="0" * 64)
+        view = self.promised(self.a, Artifact(FILE, "f", file))
+        path.rename(away)
+        self.successResultOf(self.a.upkeep.stopService())
+        self.wait(20)
+        self.assertEqual(self.told["b"].asked, [])
+        away.rename(path)
+        self.freeze(self.b)
+        self.told["a"] = Told((FILE,))
+        self.node("a")
+        self.wait(2)
+        self.told["a"].tell([a_hit()])
+        self.assertEqual(len(self.final(self.b, view.id).hits), 1)

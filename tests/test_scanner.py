@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -72,6 +72,10 @@ class FakeSpool:
     def remove(self, *, paths: Iterable[Path]) -> None:
         """Note it."""
         self.removed += paths
+
+    def missing(self, *, paths: Iterable[Path]) -> Deferred[set[Path]]:
+        """Look."""
+        return succeed({path for path in paths if not path.exists()})
 
     def sweep(self, *, keep: set[Path]) -> None:
         """Note it."""
@@ -144,6 +148,8 @@ class House:
             promises=self.promises,
             searches=searches,
             membership=self.membership,
+            spool=self.spool,  # type: ignore[arg-type]
+            rules=rules,
         )
         self.upkeep = Upkeep(
             clock=clock,

@@ -392,6 +392,14 @@ class SpoolTests(SynchronousTestCase):
         spool.sweep(keep={needed, mine})
         self.assertEqual(spool.used_bytes, 10 + 10 + 3)
 
+    def test_missing(self) -> None:
+        """It can be asked which files can't be seen."""
+        here, gone = self.directory / "here", self.directory / "gone"
+        self.directory.mkdir(exist_ok=True)
+        here.write_bytes(b"x")
+        missing = self.make().missing(paths=[here, gone])
+        self.assertEqual(self.successResultOf(missing), {gone})
+
     def test_sweep_beside_others(self) -> None:
         """What a process that lives has written stays; what a dead one left goes, and its lock."""
         self.spool.open()

@@ -2,7 +2,8 @@
 Keeps what a 303 promised: every searcher of the scan is asked until it has answered or the scan's
 deadline has passed, whatever happens to the process in between.
 
-While searches of a promised scan run here, it is in memory; while it only waits, it is a row.
+While searches of a promised scan run here, it is in memory; while it only waits, it is a row, which
+L{ctsd.scanning.resuming} takes up.
 """
 
 from __future__ import annotations
@@ -17,30 +18,27 @@ from twisted.python.failure import Failure
 from ctsd.errors import LostScan, StoreError, Unavailable
 from ctsd.interfaces import IScanStore, ISpool
 from ctsd.model import Ended, Outcome, Scan, ScanState, ScanView
-from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.following import Following
-from ctsd.scanning.live import LiveScan, questions_for, search_row
+from ctsd.scanning.live import LiveScan, search_row
 from ctsd.scanning.membership import Membership
 from ctsd.scanning.recent import RecentViews
-from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
-from ctsd.scanning.running import Runner
 from ctsd.scanning.scan_log import ScanLog
-from ctsd.scanning.source import Answered, Ask, Source
+from ctsd.scanning.source import Answered
 from ctsd.scanning.views import Views
 from ctsd.scans import backoff_secs, final_view, state_of
 
-#: From this takeover on a search runs alone in a child process.
-SUSPECT_TAKEOVERS = 2
 #: So many children may die of a search.
 MAX_DEATHS = 2
+#: What can't be written is tried again, ever more rarely, but so often.
+_LONGEST_WAIT_SECS = 10.0
 #: So often a promise is written, each time under a new epoch.
 _TRIES = 3
 
 
 class Promises:
-    """Writes promises, and works on them."""
+    """Writes promises, and what comes of them; shows what is written."""
 
     _log = Logger()
 
@@ -51,11 +49,9 @@ class Promises:
         store: IScanStore,
         flight: Flight,
         views: Views,
-        runner: Runner,
         spool: ISpool,
         scan_log: ScanLog,
         recent: RecentViews,
-        reliability: Reliability,
         rules: Rules,
         membership: Membership,
         following: Following,
@@ -64,31 +60,12 @@ class Promises:
         self._store = store
         self._flight = flight
         self._views = views
-        self._runner = runner
         self._spool = spool
         self._scan_log = scan_log
         self._recent = recent
-        self._reliability = reliability
         self._rules = rules
         self._membership = membership
         self._following = following
-
-    def run(self, source: Source, ask: Ask, *, alone: bool = False) -> Deferred[Answered]:
-        """Ask a searcher, and learn how long that usually takes."""
-        started = self._clock.seconds()
-
-        def learn(answered: Answered) -> Answered:
-            # What is given up because we end says nothing about the source.
-            if not self._flight.stopping:
-                self._reliability.took(source.name, self._clock.seconds() - started)
-                self._reliability.note(source.name, answered.outcome)
-            return answered
-
-        return self._runner.ask(source, ask, alone=alone).addCallback(learn)
-
-    def stop(self) -> None:
-        """Give up everything that runs."""
-        self._runner.stop()
 
     def promise(self, live: LiveScan) -> Deferred[ScanView]:
         """
@@ -184,25 +161,9 @@ class Promises:
         """What to tell of a scan whose state was just written."""
         if state is not ScanState.OPEN:
             return self._ended(live, state)
-        if live.private:
-            self._wake_at_due(live)
-        elif not live.running:
+        if not live.running and not live.private:
             self._flight.release(live)
         return self._views.of_live(live)
-
-    def _wake_at_due(self, live: LiveScan) -> None:
-        """What waits in memory alone is not found in the store when it is due."""
-        live.stop_timers()
-        dues = [part.due for part in live.parts.values() if part.due is not None]
-        secs = max(min([*dues, live.deadline]) - self._store.now(), 0.0)
-        live.timers.append(self._clock.callLater(secs, self._work_on_safely, live))
-
-    def _work_on_safely(self, live: LiveScan) -> None:
-        Deferred.fromCoroutine(self._work_on(live)).addErrback(
-            lambda failure: self._log.failure(
-                "Scan {scan_id} could not go on", failure, scan_id=live.id
-            )
-        )
 
     def record(self, live: LiveScan, searcher: str, answered: Answered) -> None:
         """A searcher of a promised scan has answered: write it, then show it."""
@@ -255,7 +216,7 @@ class Promises:
                     if now >= live.deadline:
                         raise
                     await deferLater(self._clock, wait_secs)
-                    wait_secs = min(wait_secs * 2, 60.0)
+                    wait_secs = min(wait_secs * 2, _LONGEST_WAIT_SECS)
                     continue
                 if live.ended:
                     return
@@ -303,64 +264,6 @@ class Promises:
             live.stop_timers()
             live.answer(view)
 
-    async def take_up(self, scan: Scan) -> None:
-        """Go on with a scan that the store has given us, because something is due or it is over."""
-        live = self._flight.get(scan.id)
-        if live is not None:
-            await self._work_on(live, scan)
-        elif not scan.digest:
-            # A password, and the process that knew it is gone.
-            await self._store.end(
-                scan_id=scan.id, state=ScanState.INCOMPLETE, holder=self._membership.holder
-            )
-        else:
-            live = self._views.revived(scan)
-            live.holder = self._membership.holder
-            await self._work_on(live, scan)
-
-    async def _work_on(self, live: LiveScan, scan: Scan | None = None) -> None:
-        """
-        Ask what is due, or end what is over.
-
-        :param scan: as the store has it: we may ask what we hold of it; None for a scan that waits
-            in memory alone.
-        """
-        if live.ended or self._flight.stopping:
-            return
-        now = self._store.now()
-        state = ScanState.INCOMPLETE if now >= live.deadline else live.state
-        if state is not ScanState.OPEN:
-            await self.end(live, state)
-            return
-        questions = questions_for(live.artifact, live.digest, live.sources.values())
-        asked = frozenset(questions)
-        ours = (
-            {one.searcher for one in scan.searches if one.holder == live.holder} if scan else None
-        )
-        for name, part in live.parts.items():
-            if part.since is not None:
-                continue
-            if name not in ours if ours is not None else part.due is None or part.due > now:
-                continue
-            self._flight.adopt(live)
-            part.since, part.due = self._clock.seconds(), None
-            if name not in questions:
-                self.record(live, name, _NO_LONGER_ASKED)
-                continue
-            ask = Ask(scan_id=live.id, questions=questions[name], asked=asked)
-            self._again(live, live.sources[name], ask)
-
-    def _again(self, live: LiveScan, source: Source, ask: Ask) -> None:
-        if source.local:
-            answered = ask_local(source, ask)
-            self._reliability.note(source.name, answered.outcome)
-            self.record(live, source.name, answered)
-            return
-        alone = live.parts[source.name].takeovers >= SUSPECT_TAKEOVERS
-        self.run(source, ask, alone=alone).addCallback(
-            lambda answered: self.record(live, source.name, answered)
-        )
-
     def _ended(self, live: LiveScan, state: ScanState) -> ScanView:
         live.ended = True
         self._flight.release(live)
@@ -386,10 +289,6 @@ class Promises:
     def _remove_file(self, live: LiveScan) -> None:
         if live.artifact.file is not None:
             self._spool.remove(paths=[live.artifact.file.path])
-
-
-#: A searcher that is no longer there, or no longer wants this type of artifact.
-_NO_LONGER_ASKED = Answered(Outcome(Ended.FAILED, reason="no longer configured", final=True))
 
 
 def _due(outcome: Outcome, tries: int, now: float) -> float | None:

@@ -16,7 +16,9 @@ from ctsd.interfaces import ISpool, IStore
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
+from ctsd.scanning.resuming import Resuming
 from ctsd.scanning.rules import Rules
+from ctsd.scanning.searches import Searches
 
 #: A scan may be written so long after it was created.
 _WRITTEN_SECS = 60.0
@@ -45,6 +47,8 @@ class Upkeep(Service):
         store: IStore,
         flight: Flight,
         promises: Promises,
+        resuming: Resuming,
+        searches: Searches,
         spool: ISpool,
         membership: Membership,
         rules: Rules,
@@ -54,6 +58,8 @@ class Upkeep(Service):
         self._store = store
         self._flight = flight
         self._promises = promises
+        self._resuming = resuming
+        self._searches = searches
         self._spool = spool
         self._membership = membership
         self._rules = rules
@@ -85,7 +91,7 @@ class Upkeep(Service):
         for _, loop in self._loops:
             if loop.running:
                 loop.stop()
-        self._promises.stop()
+        self._searches.stop()
         return Deferred.fromCoroutine(self._safely(self._membership.leave, "Leaving failed"))
 
     def _stopped(self, failure: Failure) -> None:
@@ -126,6 +132,7 @@ class Upkeep(Service):
                 await self._promises.renew()
             await self._take_over()
             await self._take_up()
+            await self._resuming.take_up_private()
             await self._settle_doubts()
             await self._learn()
         except StoreError as error:
@@ -158,14 +165,16 @@ class Upkeep(Service):
     async def _take_up(self) -> None:
         holder = self._membership.holder
         room = max(min(self._rules.limits.max_scans - len(self._flight), self._resume_limit), 1)
-        due = await self._store.due(now=self._store.now(), holder=holder, limit=room)
+        limit = room + self._resuming.elsewhere
+        due = await self._store.due(now=self._store.now(), holder=holder, limit=limit)
+        due = await self._resuming.without_elsewhere(due)
         if not due or self._flight.stopping:
             return
         held = await self._store.hold(scan_ids=[scan.id for scan in due], holder=holder)
         if holder != self._membership.holder:
             return
         for scan in held:
-            await self._promises.take_up(scan)
+            await self._resuming.take_up(scan)
 
     async def _settle_doubts(self) -> None:
         """

@@ -234,14 +234,17 @@ class DieTests(ClusterCase):
     def test_files(self) -> None:
         """A file's scan is finished where its file can be seen, and ends honestly elsewhere."""
         common = self.shared / "files"
-        for more, status in ((f"[upload]\ndir = '{common}'", 200), ("", 503)):
+        for more, status in (
+            (f"[upload]\ndir = '{common}'", 200),
+            ("[upload]\nkeep_secs = 8", 503),
+        ):
             first, second = self.node(more=more), self.node(more=more)
             client = Client(first)
             client.upload(iter([f"file {status} ".encode()]))
             answer = client.answer()
             self.assertEqual(answer.status, 303, answer.body)
             first.kill()
-            if not more:
+            if status == 503:
                 # On another machine it could not be seen.
                 (first.state_dir / "spool").rename(first.state_dir / "away")
             self.go()
