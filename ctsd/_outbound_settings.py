@@ -100,6 +100,13 @@ class OutboundSettings:
     max_downloads: int = _key(
         checks.whole(1, 100), "Downloads at once; of one host, one at a time", default=4
     )
+    feeds_dir: Path | None = _key(  # noqa: RUF009 - no default
+        checks.path,
+        "Where copies of feeds lie; on a file system that nodes share, one of them downloads for "
+        "all",
+        default=None,
+        shown="state_dir's `feeds`",
+    )
     user_agent: str = _key(
         user_agent,
         "What requests say that they come from",

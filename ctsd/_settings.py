@@ -295,6 +295,11 @@ class Settings:
         }
 
     @property
+    def feeds_dir(self) -> Path:
+        """Where the copies of feeds lie, each in a directory of its own."""
+        return self.outbound.feeds_dir or self.state_dir / "feeds"
+
+    @property
     def store_path(self) -> Path:
         """
         The file of an SQLite store.

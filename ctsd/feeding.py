@@ -16,6 +16,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
+from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.visit import Examine
 from ctsd.interfaces import IOutbound
@@ -74,12 +75,12 @@ def make_downloads(
     in_thread: InThread,
 ) -> Downloads:
     """
-    Brings feeds into C{state_dir/feeds}, for the daemon and for commands beside it.
+    Brings feeds into L{Settings.feeds_dir}, for the daemon and for commands beside it.
 
     :param examine: such as L{ctsd.feeds.examinations.Examinations}.
     """
     return Downloads(
-        directory=settings.state_dir / "feeds",
+        directory=settings.feeds_dir,
         outbound=outbound,
         gathering=Gathering(
             outbound=outbound,
@@ -100,11 +101,12 @@ def make_updates(
     clock: Any,
     in_thread: InThread,
     taken: Callable[[Description, Copies, Copy], object],
+    turns: Turns | None = None,
 ) -> Updates:
     """
     Keeps feeds current; not started, and of no feeds yet (L{Updates.replace}).
 
-    :param taken: see L{Updates}.
+    :param taken: as C{turns}, see L{Updates}.
     """
     return Updates(
         clock=clock,
@@ -113,4 +115,5 @@ def make_updates(
         now=time.time,
         chance=random.random,
         taken=taken,
+        turns=turns,
     )

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ctsd._toml import Document
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, StoreError
 from ctsd.feeds.copies import BadState, Busy, Copies, Copy, Disk, FeedState
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
@@ -28,10 +28,12 @@ from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.guards import Counts, check_counts, check_file, check_head, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.times import is_due, next_time, retry_time, righted, wait_secs, wanted_pause_secs
+from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import FAULT_SECS, LOOK_SECS, Updates
 from ctsd.feeds.visit import TooEarly
 from ctsd.interfaces import IOutbound
 from ctsd.remote import Download, Remote
+from tests.test_feeds_turns import Shared
 
 NOW = 1_800_000_000.0
 GOOD = b"".join(b"192.0.2.%d\n" % number for number in range(100))
@@ -790,6 +792,41 @@ class UpdatesTests(DownloadsCase):
         self.answer(304)
         self.advance(3630)
         self.assertEqual(len(self.provider.asked), 2)
+
+    def test_two_nodes(self) -> None:
+        """While another node has the lease, nobody is asked; its copy is taken."""
+        shared = Shared(self.clock)
+
+        def turns(holder: str) -> Turns:
+            return Turns(shared=shared, holder=holder, clock=self.clock)  # type: ignore[arg-type]
+
+        others = self.start(turns=turns("other"))
+        self.updates = self.start(turns=turns("one"))
+        waiting: Deferred[Any] = Deferred()
+        self.provider.answers = [waiting]
+        others.startService()
+        self.updates.startService()
+        self.advance(30)
+        self.assertEqual(len(self.provider.asked), 1)
+        waiting.errback(OutboundError("its name has no address"))
+        self.answer()
+        self.advance(620)
+        self.assertEqual(len(self.provider.asked), 2)
+        self.assertEqual(self.taken, [("mine", 100)] * 2)
+        self.assertGreater(self.updates.progress()[0].state.token, 0)
+
+    def test_no_store(self) -> None:
+        """Without the store nobody knows who may."""
+        shared = Shared(self.clock)
+        shared.broken = lambda: fail(StoreError("away"))
+        turns = Turns(shared=shared, holder="one", clock=self.clock)  # type: ignore[arg-type]
+        self.updates = self.start(turns=turns)
+        self.updates.startService()
+        self.assertIn("the store is away", self.updates.progress()[0].trouble)
+        shared.broken = None
+        self.answer()
+        self.advance(FAULT_SECS + LOOK_SECS)
+        self.assertEqual(self.taken, [("mine", 100)])
 
     def test_by_another_process(self) -> None:
         """What a command does to the directory is noticed."""

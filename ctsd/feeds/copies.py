@@ -73,6 +73,7 @@ class FeedState:
     :ivar due: when it is to be asked again.
     :ivar failures: how many times in a row that came to nothing.
     :ivar error: what went wrong the last time; empty when nothing did.
+    :ivar token: the fencing token of the newest lease under which this was written; 0: of none.
     """
 
     copy: Copy | None = None
@@ -82,6 +83,7 @@ class FeedState:
     due: float = 0.0
     failures: int = 0
     error: str = ""
+    token: int = 0
 
 
 class Disk:
@@ -193,7 +195,13 @@ class Copies:
         return self._directory / "new.part"
 
     def write(self, state: FeedState) -> None:
-        """Make this the state, and remove the files that it does not name."""
+        """
+        Make this the state, and remove the files that it does not name.
+
+        :raises Busy: what is there was written under a newer lease.
+        """
+        if self.state().token > state.token:
+            raise Busy("another node has taken it over")
         fresh = self._directory / (_STATE + ".part")
         self._disk.write(fresh, msgspec.json.encode(state))
         self._disk.rename(fresh, self._directory / _STATE)

@@ -58,16 +58,19 @@ class Downloads:
         """A feed's directory; all of it blocks."""
         return Copies(self._directory / name, self._disk)
 
-    def update(self, description: Description, *, if_due: bool = False) -> Deferred[FeedState]:
+    def update(
+        self, description: Description, *, if_due: bool = False, token: int = 0
+    ) -> Deferred[FeedState]:
         """
         Ask a feed's provider. What goes wrong with it or with its file is no failure, but stands
         in the state.
 
         :param if_due: only if it is time; else whether it is or not.
+        :param token: of the lease under which this happens, if it does under one.
         :return: fires with how the feed stands then.
         :raises TooEarly: (L{ctsd.feeds.visit}) the provider may not be asked yet.
         """
-        return self._visit(description, lambda visit: visit.update(if_due=if_due))
+        return self._visit(description, lambda visit: visit.update(if_due=if_due, token=token))
 
     def bring(self, description: Description, file: BinaryIO, *, name: str) -> Deferred[FeedState]:
         """

@@ -13,11 +13,13 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ctsd.errors import StoreError
 from ctsd.feeds.copies import BadState, Busy, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.job import InThread
 from ctsd.feeds.times import is_due
+from ctsd.feeds.turns import Turns
 from ctsd.feeds.visit import TooEarly
 
 #: How often it is looked whether a feed is due, or whether a command has changed something.
@@ -81,6 +83,7 @@ class Updates(Service):
         now: Callable[[], float],
         chance: Callable[[], float],
         taken: Callable[[Description, Copies, Copy], object],
+        turns: Turns | None = None,
     ) -> None:
         """
         :param now: POSIX seconds.
@@ -88,6 +91,7 @@ class Updates(Service):
         :param taken: called with each good copy: the one that is there at the start, and each
             newer one, which may also be the same with another date. The file stays until the next
             one is taken.
+        :param turns: of nodes that share the directory.
         """
         self._clock = clock
         self._downloads = downloads
@@ -95,6 +99,7 @@ class Updates(Service):
         self._now = now
         self._chance = chance
         self._taken = taken
+        self._turns = turns
         self._feeds: dict[str, _Feed] = {}
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
@@ -214,7 +219,12 @@ class Updates(Service):
     # -- updating
 
     def _update(self, feed: _Feed, *, if_due: bool = False) -> Deferred[FeedState]:
-        running = self._downloads.update(feed.description, if_due=if_due)
+
+        def update(token: int) -> Deferred[FeedState]:
+            return self._downloads.update(feed.description, if_due=if_due, token=token)
+
+        turns, name = self._turns, feed.description.name
+        running = update(0) if turns is None else turns.run(name, update)
         feed.running = running
         running.addBoth(self._updated, feed)
         return running
@@ -224,6 +234,9 @@ class Updates(Service):
         if isinstance(result, FeedState):
             feed.trouble = ""
             self._now_is(feed, result)
+        elif result.check(StoreError):
+            feed.not_before = self._clock.seconds() + FAULT_SECS
+            feed.trouble = "nobody can tell which node's turn it is: the store is away"
         elif not result.check(CancelledError, TooEarly, Busy):
             feed.not_before = self._clock.seconds() + FAULT_SECS
             error = result.value

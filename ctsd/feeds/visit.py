@@ -102,18 +102,19 @@ class Steps:
         running = self._in_thread(function, *args, **kwargs)
         self._running = running
         result: Deferred[Any] = Deferred(lambda _: None)
-        running.addBoth(_hand_on, result)
+        running.addBoth(hand_on, result)
         return result
 
     async def settled(self) -> None:
         """Wait for the end of what was begun."""
         if self._running is not None:
             ended: Deferred[None] = Deferred(lambda _: None)
-            self._running.addBoth(_hand_on, ended)
+            self._running.addBoth(hand_on, ended)
             await ended
 
 
-def _hand_on(outcome: Any, to: Deferred[Any]) -> None:
+def hand_on(outcome: Any, to: Deferred[Any]) -> None:
+    """Fire a Deferred with the outcome of another one, which nobody cancels then."""
     if not to.called:
         to.callback(outcome)
 
@@ -146,11 +147,12 @@ class Visit:
         self._now = now
         self._chance = chance
 
-    async def update(self, *, if_due: bool = False) -> FeedState:
+    async def update(self, *, if_due: bool = False, token: int = 0) -> FeedState:
         """
         Ask the provider.
 
         :param if_due: only if it is time: another process may have asked it meanwhile.
+        :param token: of the lease under which this happens.
         :raises TooEarly: it may not be asked yet.
         """
         copies, steps = self._copies, self._steps
@@ -164,7 +166,7 @@ class Visit:
                 await steps(copies.write, state)
             raise TooEarly(wait)
         # Before the request: the minimum holds even if nobody lives to see the answer.
-        state = evolve(state, tried=self._now())
+        state = evolve(state, tried=self._now(), token=token or state.token)
         await steps(copies.write, state)
         part = await steps(copies.fresh)
         try:
