@@ -124,6 +124,42 @@ class ThreatIndexTests(SynchronousTestCase):
         self.assertEqual(fixture.names(), [])
         self.assertEqual(fixture.builder.jobs, [])
 
+    def test_told(self) -> None:
+        """A store that tells of changes is asked when it does, and now and then."""
+        fixture = self.fixture
+        told: list[Deferred[None]] = []
+        reads: list[int] = []
+        changes = fixture.store.changes
+
+        def changed(*, what: str) -> Deferred[None]:
+            told.append(Deferred())
+            return told[-1]
+
+        def read(*, since: int, limit: int) -> Deferred[Changes]:
+            reads.append(since)
+            return changes(since=since, limit=limit)
+
+        fixture.store.changed = changed  # type: ignore[method-assign]
+        fixture.store.hears = lambda: True  # type: ignore[method-assign]
+        fixture.store.changes = read  # type: ignore[method-assign]
+        fixture.start()
+        fixture.clock.pump([0.1] * 10)
+        self.assertEqual(len(reads), 1)
+        fixture.add(of_host("a"))
+        told[-1].callback(None)
+        fixture.clock.advance(0.1)
+        self.assertEqual(fixture.names(), ["a"])
+        fixture.add(of_host("b"))
+        fixture.clock.pump([0.1] * 18)
+        self.assertEqual(fixture.names(), ["a"])
+        fixture.clock.pump([0.1] * 3)
+        self.assertEqual(fixture.names(), ["a", "b"])
+        fixture.store.hears = lambda: False  # type: ignore[method-assign]
+        fixture.add(of_host("c"))
+        fixture.clock.advance(0.1)
+        self.assertEqual(fixture.names(), ["a", "b", "c"])
+        self.assertEqual(len(told), 2)
+
     def test_later_before_it_was_read(self) -> None:
         """Before the store has answered once, nothing is told, least of all "nothing"."""
         fixture = self.fixture

@@ -31,7 +31,7 @@ from ctsd.feeds.job import (
     label_of,
 )
 from ctsd.feeds.kept import Kept
-from ctsd.interfaces import IRecords, IThreatStore
+from ctsd.interfaces import THREATS, IRecords, IThreatStore
 from ctsd.model import JSON
 from ctsd.records import NO_MATCHES, Indexed, Matches
 
@@ -42,7 +42,8 @@ _SOON_SECS = 2.0
 @implementer(IRecords)
 class ThreatIndex(Service):
     """
-    The threats of the store as they are, at most C{poll_secs} late.
+    The threats of the store as they are, at most C{poll_secs} late; C{quiet_secs} when the store
+    tells of changes, and this one was lost on the way.
 
     Most are in an index file, the base, which serves at the next start, too. What has changed since
     it was built is in memory, and hides what the base has of it; when that has become much, the
@@ -66,6 +67,7 @@ class ThreatIndex(Service):
         build: Build,
         in_thread: InThread,
         poll_secs: float = 0.1,
+        quiet_secs: float = 2.0,
         batch: int = 200,
         rebuild_at: int = 2000,
         max_delta: int = 10_000,
@@ -81,7 +83,9 @@ class ThreatIndex(Service):
             latter by ascending id.
         :param access: what these functions take instead of C{database}, if it is no file.
         :param index: where the base is kept; its directory is made.
-        :param poll_secs: how often the store is asked for changes.
+        :param poll_secs: how often the store is asked for changes, or how soon after it has told
+            of one.
+        :param quiet_secs: how often it is asked while it tells (L{INews}).
         :param batch: how many changes are read at a time.
         :param rebuild_at: when so many threats have changed, the base is built anew.
         :param max_delta: so many changed threats are kept in memory at most.
@@ -96,6 +100,9 @@ class ThreatIndex(Service):
         self._clock = clock
         self._build = build
         self._poll_secs = poll_secs
+        self._quiet_secs = quiet_secs
+        self._told: Deferred[None] | None = None
+        self._polled_at = -math.inf
         self._batch = batch
         self._rebuild_at = rebuild_at
         self._max_delta = max_delta
@@ -132,6 +139,9 @@ class ThreatIndex(Service):
     async def _stop(self) -> None:
         if self._loop.running:
             self._loop.stop()
+        if self._told is not None:
+            self._told.cancel()
+            self._told = None
         for running in (self._reading, self._building):
             if running is not None:
                 running.cancel()
@@ -208,9 +218,19 @@ class ThreatIndex(Service):
         changed = f"{len(self._delta):,} changed threats"
         return changed if base is None else f"{described(base.about)}; {changed} since"
 
-    def _poll(self) -> Deferred[None]:
+    def _poll(self) -> Deferred[None] | None:
+        now = self._clock.seconds()
+        if self._told is None:
+            self._told = self._store.changed(what=THREATS)
+            self._told.addCallbacks(self._changed, lambda failure: failure.trap(CancelledError))
+        elif self._store.hears() and now - self._polled_at < self._quiet_secs:
+            return None
+        self._polled_at = now
         self._reading = self.refresh().addErrback(self._not_read)
         return self._reading
+
+    def _changed(self, _: None) -> None:
+        self._told = None
 
     def _not_read(self, failure: Failure) -> None:
         if failure.check(CancelledError) is not None:
