@@ -13,8 +13,9 @@ from publicsuffixlist import PublicSuffixList
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.index import BadIndex
 from ctsd.feeds.key_index import KeyIndex
-from ctsd.feeds.key_store import merge_feeds, write_feed
+from ctsd.feeds.key_store import COMBINED, merge_feeds, write_feed
 from ctsd.model import Artifact
 from ctsd.records import Derived, FeedMatches, Record
 from tests import indicator_strategies
@@ -100,3 +101,48 @@ class AgreementTests(SynchronousTestCase):
                     self.check(index, feeds, artifact, derived)
             finally:
                 index.close()
+
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                indicator_strategies.feeds,
+                st.sets(st.sampled_from(["alpha", "beta", "gamma"])),
+                st.sampled_from(["good", "cut", "not merged"]),
+                indicator_strategies.artifacts,
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def test_agree_after_swaps(
+        self,
+        steps: list[tuple[dict[str, list[Record]], set[str], str, Artifact]],
+    ) -> None:
+        """After any number of new feeds, merges that failed, and files that were damaged."""
+        with TemporaryDirectory() as where:
+            directory = Path(where)
+            merge_feeds(directory, [])
+            index = opened(directory)
+            written: dict[str, list[Record]] = {}
+            serves: dict[str, list[Record]] = {}
+            for fresh, names, how, artifact in steps:
+                for name, records in fresh.items():
+                    write_feed(directory, FeedAbout(name=name), records, now=lambda: NOW)
+                written.update(fresh)
+                if how != "not merged":
+                    merge_feeds(directory, names)
+                    written = {name: written[name] for name in names if name in written}
+                    serves = dict(written)
+                combined = directory / COMBINED
+                if how == "cut":
+                    whole = combined.read_bytes()
+                    (directory / "cut").write_bytes(whole[:-1])
+                    (directory / "cut").rename(combined)
+                    self.assertRaises(BadIndex, opened, directory, index)
+                    (directory / "whole").write_bytes(whole)
+                    (directory / "whole").rename(combined)
+                old, index = index, opened(directory, index)
+                old.close(keep=index)
+                self.check(index, serves, artifact, [])
+            index.close()

@@ -9,15 +9,17 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.errors import StoreError
 from ctsd.feeds import allowed
 from ctsd.feeds.allowed import Allowed, AllowList, current, of_value
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import merge_feeds, write_feed
+from ctsd.feeds.screener import Screener
 from ctsd.feeds.screening import Screening, Suppressed
 from ctsd.feeds.small_lists import built_in
 from ctsd.feeds.warninglists import (
@@ -300,3 +302,59 @@ class ScreeningTests(SynchronousTestCase):
         record = indexed(Record(type="net.name", value="big.example"))
         self.assertEqual(self.screening.mark("marks", record), "hosts")
         self.assertEqual(self.screening.mark("alpha", record), "")
+
+
+class ScreenerTests(SynchronousTestCase):
+    """What makes screenings."""
+
+    def setUp(self) -> None:
+        """One that reads an empty list."""
+        self.clock = Clock()
+        self.store = MemoryStore(clock=self.clock)
+        self.allow_list = AllowList(store=self.store, holder="one")
+        self.screener = Screener(
+            lists=Warninglists(small=SmallLists(LISTS), patterns=Patterns(())),
+            allow_list=self.allow_list,
+            clock=self.clock,
+            now=self.clock.seconds,
+        )
+
+    def wanted(self, value: str) -> bool:
+        """Whether a host would be a hit now."""
+        record = indexed(Record(type="net.name", value=value))
+        return self.screener.screening().wanted("alpha", record)
+
+    def allow(self, value: str, **more: Any) -> None:
+        """Allow a host."""
+        entry = Allowed(type="net.name", value=value, **more)
+        self.successResultOf(ensureDeferred(self.allow_list.add(entry)))
+
+    def test_read_anew(self) -> None:
+        """What is allowed counts soon, until its date; what is listed at once."""
+        self.screener.startService()
+        self.assertFalse(self.wanted("big.example"))
+        self.allow("ours.example", until=25.0)
+        self.assertTrue(self.wanted("ours.example"))
+        self.clock.advance(10)
+        self.assertFalse(self.wanted("ours.example"))
+        self.clock.advance(15)
+        self.assertTrue(self.wanted("ours.example"))
+        self.successResultOf(self.screener.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_store_away(self) -> None:
+        """While the store is away, what was read last counts; that is told once."""
+        self.allow("ours.example")
+        self.screener.startService()
+        self.patch(self.store, "get", lambda key: fail(StoreError("it is away")))
+        for _ in range(3):
+            self.clock.advance(10)
+        self.assertFalse(self.wanted("ours.example"))
+        self.successResultOf(self.screener.stopService())
+
+    def test_stopped_while_it_reads(self) -> None:
+        """Nothing runs on."""
+        self.patch(self.store, "get", lambda key: Deferred())
+        self.screener.startService()
+        self.successResultOf(self.screener.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
