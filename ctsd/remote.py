@@ -22,6 +22,9 @@ MASK = "***"
 # A part of a path that is long and has both letters and digits, as keys and signatures do.
 _LIKE_A_KEY = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_~.=-]{20,}")
 
+# What is shorter is part of many words, and no secret.
+_SECRET_CHARS = 4
+
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -114,6 +117,8 @@ def masked(url: str, hidden: tuple[str, ...] = ()) -> str:
     of its query, and without parts of the path that look like keys.
     """
     for secret in hidden:
+        if len(secret) < _SECRET_CHARS:
+            continue
         for form in {secret, quote(secret, safe=""), quote(secret)}:
             url = url.replace(form, MASK)
     try:

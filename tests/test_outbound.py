@@ -269,6 +269,16 @@ class HopsTests(SynchronousTestCase):
             self.assertNotIn(quoted, caught.exception.reason)
             self.assertNotIn(SECRET, caught.exception.reason)
 
+    def test_short_secrets(self) -> None:
+        """A user's name stands in many addresses by chance; as a word of its own it is meant."""
+        remote = Remote(url="https://feeds.example/", secrets={"user": "csv"})
+        hop = self.go("https://cdn.example/list.csv?format=csv&x=csvs", remote)
+        self.assertEqual(hop.url, "https://cdn.example/list.csv?x=csvs")
+        self.assertRaises(OutboundError, self.go, "https://cdn.example/csv/list", remote)
+        self.assertEqual(
+            masked("https://h.example/list.csv", ("csv",)), "https://h.example/list.csv"
+        )
+
     def test_to_http(self) -> None:
         """Only where it is allowed, and without the credentials."""
         with self.assertRaises(OutboundError):
@@ -439,7 +449,7 @@ class OutboundTests(SynchronousTestCase):
         self.assertIn(b"Proxy-Authorization: Basic eA==\r\n", transport.value())
         protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(self.successResultOf(waiting).status, 200)
-        for url in ("http://127.0.0.1/", "http://localhost/", "http://[::ffff:10.0.0.1]/"):
+        for url in ("http://127.0.0.1/", "http://localhost./", "http://[::ffff:10.0.0.1]/"):
             self.assertIn("may not be asked", self.reason(self.get(outbound, url=url)))
 
     def tunnel(self, answer: bytes) -> tuple[Deferred[Any], StringTransport]:

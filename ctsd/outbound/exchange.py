@@ -100,10 +100,11 @@ class Exchange:
     async def head(self) -> Head:
         """The answer's head, after redirects; its body waits to be read."""
         question, limits = self._question, self._limits
-        common = {"User-Agent": limits.user_agent, **question.headers}
+        common = {"Accept": "*/*", "User-Agent": limits.user_agent, **question.headers}
         hop = first_hop(question.remote, common)
         for count in range(limits.max_redirects + 1):
             response = await self._guarded(maybeDeferred(self._ask, hop, first=not count))
+            self._heard()
             if response.code not in REDIRECTS or question.method not in ("GET", "HEAD"):
                 return self._head(hop, response)
             (location, *_) = response.headers.getRawHeaders(b"location") or (b"",)
@@ -120,6 +121,9 @@ class Exchange:
 
         :raises OutboundError: it is too large, or was cut short.
         """
+        length = head.response.length
+        if isinstance(length, int) and length > max_bytes:
+            raise OutboundError(f"it is larger than {max_bytes} bytes")
         body = Body(sink, max_bytes=max_bytes, on_data=self._heard)
         head.response.deliverBody(body)
         await self._guarded(body.done)
@@ -169,7 +173,6 @@ class Exchange:
     def _head(self, hop: Hop, response: IResponse) -> Head:
         if self._endpoints is not None and self._endpoints.line is not None:
             self._endpoints.line.room = None
-        self._heard()
         headers = {
             name.decode("latin-1").lower(): ", ".join(
                 value.decode("utf-8", "replace") for value in values
@@ -243,7 +246,7 @@ def _check_unresolved(hop: Hop) -> None:
     What can be said of a host without resolving it; the proxy does that for us, and nobody here
     sees the address that it takes.
     """
-    if hop.host == "localhost" or hop.host.endswith(".localhost"):
+    if f".{hop.host.rstrip('.')}".endswith(".localhost"):
         why = "" if hop.internal else "a loopback address"
     else:
         why = why_refused(hop.host, internal=hop.internal)

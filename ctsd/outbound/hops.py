@@ -17,6 +17,10 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252}[a-z0-9_.])?|[0-9a-f:.]+:[0-9a-f:.]+")
 # What different parsers of addresses read in different ways.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\<>^`{|}\"]")
+# What stands between the words of an address, and from where on no word is like a secret by chance.
+_WORDS = re.compile(r"[/?&=;:@]")
+_LONG_CHARS = 8
+
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -148,5 +152,10 @@ def _without_secrets(url: str, hidden: tuple[str, ...], shown: str) -> str:
 
 
 def _holds(text: str, hidden: tuple[str, ...]) -> bool:
-    forms = (text, unquote(text), unquote(text.replace("+", " ")), unquote(unquote(text)))
-    return any(secret in form for secret in hidden for form in forms)
+    """Whether a secret is in a text; a short one, which may stand there by chance, as a word."""
+    for form in (text, unquote(text), unquote(text.replace("+", " ")), unquote(unquote(text))):
+        words = _WORDS.split(form)
+        for secret in hidden:
+            if secret in words or (len(secret) >= _LONG_CHARS and secret in form):
+                return True
+    return False

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
@@ -82,7 +83,31 @@ class DownloadTests(OutboundCase):
         self.assertEqual(asked.headers["auth-key"], SECRET)
         self.assertEqual(asked.headers["if-none-match"], '"zero"')
         self.assertEqual(asked.headers["accept-encoding"], "gzip")
+        self.assertEqual(asked.headers["accept"], "*/*")
         self.assertTrue(asked.headers["user-agent"].startswith("ctsd"))
+
+    async def test_key_in_the_address(self) -> None:
+        """It arrives as it is, quoted where that has to be."""
+        self.provider.vices["/" + quote(SECRET, safe="") + "/feed"] = serves(FILE)
+        remote = self.remote("/{key}/feed?auth-key={key}&x=a%2Fb", secrets={"key": SECRET})
+        found = await self.outbound().download(remote=remote, into=self.into, max_bytes=LIMIT)
+        self.assertEqual(found.status, 200)
+        query = self.provider.asked[0].path.partition("?")[2]
+        self.assertEqual(parse_qs(query), {"auth-key": [SECRET], "x": ["a/b"]})
+        self.assertEqual(found.url, self.provider.url("/***/feed?auth-key=***&x=***"))
+
+    async def test_too_large_by_its_length(self) -> None:
+        """Nothing is read of what says that it is too large."""
+
+        def says_much(connection: provider.Connection) -> None:
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
+            connection.wait()
+
+        self.provider.vices["/feed"] = says_much
+        waiting = self.outbound().download(
+            remote=self.remote("/feed"), into=self.into, max_bytes=1_000_000
+        )
+        self.assertEqual(await self.refused(waiting), "it is larger than 1000000 bytes")
 
     async def test_compressed(self) -> None:
         """What the server compressed is written as it came."""
