@@ -2,14 +2,16 @@
 Sizes and growth of the store: rows, bytes and write-ahead log of a scan, on both engines, and
 what is left when scans have gone and others have come.
 
-Run it from the root of a checkout: C{python -m benchmarks.growth --scans 50000}. It starts a
-PostgreSQL of its own, as the tests do, with the settings that a server has by default, but fsync.
+    python benchmarks/growth.py [--scans 20000]
+
+It starts a PostgreSQL of its own, with the settings that a server has by default, but for fsync.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ctsd.model import (
     NOTHING,
@@ -169,14 +173,16 @@ async def steady(
 ) -> None:
     """Let everything go and as much come, some times."""
     for turn in range(4):
-        removed = 0
+        removed, started = 0, time.perf_counter()
         while gone := await store.age(now=store.now() + 400 * DAY):
             removed += gone
+        secs = time.perf_counter() - started
         vacuum()
         after = size()
         await remember(store, count, False)
         print(
-            f"  turn {turn + 1}: {removed} rows went: {after / 2**20:7.1f} MiB;"
+            f"  turn {turn + 1}: {removed} rows went, {removed / secs:.0f} /s:"
+            f" {after / 2**20:7.1f} MiB;"
             f" {count} scans came: {size() / 2**20:7.1f} MiB"
         )
 
@@ -253,6 +259,6 @@ async def main(reactor: Any, count: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--scans", type=int, default=50_000)
+    parser.add_argument("--scans", type=int, default=20_000)
     arguments = parser.parse_args()
     react(lambda reactor: Deferred.fromCoroutine(main(reactor, arguments.scans)))

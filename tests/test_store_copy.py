@@ -649,10 +649,10 @@ class StartTests(SynchronousTestCase):
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
 
-    def open(self) -> None:
+    def open(self, *, ours: bool = True) -> None:
         """As the daemon."""
         settings = load(self.dir / "ctsd.toml", environ={})
-        open_store(settings, reactor=Clock())
+        open_store(settings, reactor=Clock(), ours=ours)
 
     def saved(self) -> list[Path]:
         """The files in which it is as it was."""
@@ -677,6 +677,12 @@ class StartTests(SynchronousTestCase):
                 stop = self.assertRaises(SystemExit, self.open)
             self.assertIn(str(error.args[-1]), str(stop.code))
             self.assertEqual(SQLitePlace(self.path).versions()[0], 1)
+
+    def test_not_ours(self) -> None:
+        """Beside others, who may use it, a process leaves it as it is."""
+        stop = self.assertRaises(SystemExit, self.open, ours=False)
+        self.assertIn("ctsd store upgrade", str(stop.code))
+        self.assertEqual(SQLitePlace(self.path).versions()[0], 1)
 
     def test_new(self) -> None:
         """Where nothing is, there is nothing to save."""
