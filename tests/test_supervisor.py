@@ -211,6 +211,9 @@ class SupervisorTests(SynchronousTestCase):
         self.processes[1].end(1)
         self.assertEqual(triggers, [("after", "shutdown", os._exit, 1)])
         self.assertTrue(self.reactor.hasStopped)
+        self.assertEqual(self.processes[0].signals, ["TERM"])
+        self.reactor.advance(100)
+        self.assertEqual(len(self.processes), 2)
 
     def test_pause(self) -> None:
         """Nobody waits for a worker that stays away, but for the last one all do."""

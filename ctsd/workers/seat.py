@@ -139,6 +139,7 @@ class Seat:
 
     :ivar serving: the process that answers; None while there is none.
     :ivar processes: all that there are.
+    :ivar last_end: how the last one has ended that was not to end.
     :ivar generation: one more with each process that begins beside another one.
     """
 
@@ -165,6 +166,7 @@ class Seat:
         self.number = number
         self.serving: WorkerProcess | None = None
         self.processes: list[WorkerProcess] = []
+        self.last_end = ""
         self.generation = 1
         self._clock = clock
         self._spawn = spawn
@@ -235,16 +237,16 @@ class Seat:
                 how=how,
             )
             return
+        if not self._closed:
+            self._log.error("worker {number} has ended: {how}", number=self.number, how=how)
+        self.last_end = how
         up_secs = self._clock.seconds() - process.since if process.ready else 0.0
         if process is self.serving:
             self.serving = None
         if process is self._coming:
             self._coming = None
             self._settle(False)
-        if self._closed:
-            return
-        self._log.error("worker {number} has ended: {how}", number=self.number, how=how)
-        if self.serving is None and self._coming is None:
+        if not self._closed and self.serving is None and self._coming is None:
             self._start_again(how, up_secs)
 
     def _start_again(self, how: str, up_secs: float) -> None:

@@ -87,6 +87,7 @@ class Supervisor(Service):
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
         self._opened = False
+        self._given_up = False
         # Waits must not depend on a wall clock that somebody sets.
         reactor.seconds = time.monotonic
 
@@ -153,7 +154,7 @@ class Supervisor(Service):
 
     def _filled(self, ready: bool, seat: Seat) -> None:
         if not ready and not self._opened:
-            self._give_up(f"worker {seat.number} could not start")
+            self._give_up(f"worker {seat.number} could not start: {seat.last_end}")
 
     def _changed(self) -> None:
         """A worker has become ready."""
@@ -185,9 +186,12 @@ class Supervisor(Service):
             seat.look()
 
     def _give_up(self, why: str) -> None:
-        if not self.running:
+        if not self.running or self._given_up:
             return
+        self._given_up = True
         self._log.critical("ctsd ends: {why}", why=why)
+        for seat in self._seats:
+            seat.close()
         # A reactor that is stopped ends with status 0, and nobody would start us again.
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._end()
