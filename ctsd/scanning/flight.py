@@ -14,7 +14,10 @@ class Flight:
 
     :ivar by_key: by what makes another scan an equal one; passwords are not in here.
     :ivar unfinished: (service, digest) of scans in the store that are OPEN or INCOMPLETE: only
-        for these an artifact costs a store read.
+        for these an artifact costs a store read. What other nodes write is in it a second later,
+        what they finish stays until it was looked for once. Before that an equal artifact is at
+        worst searched again, as a scan with an id of its own, of which nothing was said yet; and
+        where a remote searcher is asked not even that, for the promise meets the other one.
     :ivar doubtful: whether the store may have written, without our knowing, that we run a search.
     :ivar stopping: whether this process takes no more scans.
     """

@@ -124,8 +124,8 @@ class ClusterCase(SynchronousTestCase):
                 self.assertIn(f'"{value}"'.encode(), answer.body)
                 self.assertEqual(answer.body, answers[0].body)
 
-    def both(self, nodes: list[Daemon], value: str) -> list[Answer]:
-        """The answers of all nodes to one artifact at the same time."""
+    def at_once(self, nodes: list[Daemon], value: str) -> list[Answer]:
+        """The answers to one artifact that is posted to all of these at the same time."""
         answers: list[Any] = [None] * len(nodes)
 
         def post(place: int) -> None:
@@ -148,14 +148,14 @@ class MeetTests(ClusterCase):
         values = [f"10.0.0.{number}" for number in range(3)]
         ids = []
         for value in values:
-            answers = self.both(nodes, value)
+            answers = self.at_once(nodes, value)
             self.assertEqual({answer.status for answer in answers}, {303})
             self.assertEqual(len({answer.json["id"] for answer in answers}), 1)
             ids.append(answers[0].json["id"])
         later = threading.Timer(0.5, self.go)
         later.start()
         self.addCleanup(later.join)
-        answers = self.both(nodes, "10.0.0.9")
+        answers = self.at_once(nodes, "10.0.0.9")
         self.assertEqual([answer.status for answer in answers], [200, 200])
         self.assertEqual(answers[0].body, answers[1].body)
         self.assertFinished(dict(zip(ids, values, strict=True)), *nodes)
@@ -167,10 +167,30 @@ class MeetTests(ClusterCase):
         later = threading.Timer(0.5, self.go)
         later.start()
         self.addCleanup(later.join)
-        answers = self.both(nodes, "10.0.0.9")
+        answers = self.at_once(nodes, "10.0.0.9")
         self.assertEqual([answer.status for answer in answers], [200, 200])
         self.assertEqual(answers[0].body, answers[1].body)
         self.assertEqual(self.asked(), Counter(["10.0.0.9"]))
+
+    def test_workers(self) -> None:
+        """Workers on one SQLite meet as nodes on PostgreSQL do."""
+        config = CONFIG.format(
+            shared=self.shared, url="sqlite:x.sqlite", lease=2, first=1.5, store="", more=""
+        )
+        daemon = Daemon(
+            Path(self.mktemp()),
+            f"workers = 2\n{config}",
+            searchers={"noting.py": NOTING},
+            environ={"PG_PASSWORD": "none"},
+        )
+        self.addCleanup(daemon.stop)
+        daemon.start()
+        answers = self.at_once([daemon] * 8, "10.0.0.1")
+        self.assertEqual({answer.status for answer in answers}, {303})
+        [scan_id] = {answer.json["id"] for answer in answers}
+        self.go()
+        self.assertFinished({scan_id: "10.0.0.1"}, *[daemon] * 8)
+        self.assertEqual(self.asked(), Counter(["10.0.0.1"]))
 
     def test_threats(self) -> None:
         """What is entered in the local database is found on every node."""
