@@ -279,6 +279,28 @@ class SocketTests(LiveTestCase):
         self.assertEqual(daemon.ask("GET", "/health/ready").status, 200)
         self.assertEqual(daemon.stop(), 0, daemon.log.read_text())
 
+    def test_workers(self) -> None:
+        """Workers share the one socket; a client finds the others' when one has been replaced."""
+        daemon = self.daemon("workers = 2\n", listen='["systemd:domain=INET:index=0"]')
+        self.activated(daemon, f"127.0.0.1:{daemon.port}", "--fdname=ctsd")
+
+        def answers() -> bool:
+            try:
+                return daemon.post("net.uri", "www.megastore.lu").json["hits"] != []
+            except ConnectionRefusedError:
+                return False
+
+        def replaced() -> bool:
+            self.assertTrue(answers())
+            return "All workers were replaced" in daemon.log.read_text()
+
+        wait_until(answers, "answered")
+        wait_until(lambda: daemon.log.read_text().count("is ready (process") == 2, "both are ready")
+        daemon.signal(signal.SIGUSR2)
+        wait_until(replaced, "replaced, and answered all the time")
+        self.assertTrue(answers())
+        self.assertEqual(daemon.stop(), 0, daemon.log.read_text())
+
     def test_name(self) -> None:
         """By name, on a socket that takes IPv4 and IPv6."""
         daemon = self.daemon(listen='["systemd:domain=INET6:name=ctsd"]')
@@ -360,6 +382,22 @@ class ShutInTests(LiveTestCase):
     """Everything works under the unit's filters."""
 
     skip = MISSING
+
+    def test_workers(self) -> None:
+        """Workers, one of them killed; and a clean end."""
+        daemon = self.daemon("workers = 2\n", prefix=SHUT_IN)
+        daemon.start()
+        wait_until(lambda: daemon.log.read_text().count("is ready (process") == 2, "both are ready")
+        assert daemon.process is not None
+        parent = daemon.process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        self.assertIn("Seccomp:\t2", Path(f"/proc/{children[0]}/status").read_text())
+        self.assertEqual(len(daemon.post("net.uri", "www.megastore.lu").json["hits"]), 1)
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_until(lambda: daemon.log.read_text().count("is ready (process") == 3, "another one")
+        self.assertEqual(len(daemon.post("net.uri", "www.megastore.lu").json["hits"]), 1)
+        self.assertEqual(daemon.stop(), 0, daemon.log.read_text())
+        self.assertNotIn("Traceback", daemon.log.read_text())
 
     def test_all_of_it(self) -> None:
         """Indexes, uploads, threads, child processes, promises; and a clean end."""
