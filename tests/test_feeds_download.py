@@ -325,6 +325,25 @@ class UpdateTests(DownloadsCase):
         self.answer()
         self.update()
 
+    def test_given_up_in_a_thread(self) -> None:
+        """Who gives up while a thread is at work leaves the feed to others when that has ended."""
+        waiting: list[Callable[[], None]] = []
+
+        def later(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            done: Deferred[Any] = Deferred()
+            waiting.append(lambda: _at_once(function, *args, **kwargs).chainDeferred(done))
+            return done
+
+        for steps in range(3):
+            update = self.make(in_thread=later).update(self.description)
+            for _ in range(steps):
+                waiting.pop()()
+            update.cancel()
+            self.assertNoResult(update)
+            waiting.pop()()
+            self.failureResultOf(update, CancelledError)
+            self.downloads.copies("mine").lock().release()
+
     def test_bad_state(self) -> None:
         """A state that makes no sense is told by its file's name, and nothing is overwritten."""
         (self.directory / "mine").mkdir(parents=True)

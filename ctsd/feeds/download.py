@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
 
-from ctsd.feeds.copies import Copies, Copy, Disk, FeedState
+from ctsd.feeds.copies import Copies, Copy, Disk, FeedState, Lock
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
@@ -99,9 +99,10 @@ class Downloads:
         async def visit() -> FeedState:
             copies = self.copies(description.name)
             steps = Steps(self._in_thread)
-            # Not by the steps: who gives up here must not leave a lock behind.
-            lock = copies.lock()
+            locks: list[Lock] = []
             try:
+                # Who gives up while a thread takes the lock has it all the same.
+                await steps(lambda: locks.append(copies.lock()))
                 return await work(
                     Visit(
                         description,
@@ -115,7 +116,8 @@ class Downloads:
                 )
             finally:
                 await steps.settled()
-                lock.release()
+                for lock in locks:
+                    lock.release()
 
         return Deferred.fromCoroutine(visit())
 

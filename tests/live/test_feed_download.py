@@ -64,7 +64,7 @@ GOOD = addresses(2000)
 class FeedCase(TestCase):
     """A provider with TLS, and a configuration that names it."""
 
-    timeout = 120
+    timeout = 300
 
     def setUp(self) -> None:
         """Start it."""
