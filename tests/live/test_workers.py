@@ -184,6 +184,15 @@ class LifeTests(WorkersCase):
         self.assertTrue(self.log_has(daemon, "has ended: status 7"), daemon.log.read_text())
         self.assertTrue(self.log_has(daemon, "could not start"))
 
+    def test_alone(self) -> None:
+        """SIGUSR2 does no harm to a process that is alone."""
+        daemon = self.daemon("")
+        daemon.start()
+        daemon.signal(signal.SIGUSR2)
+        wait_until(lambda: self.log_has(daemon, "restart it"), "a word in the log")
+        self.assertEqual(daemon.post(**HIT).status, 200)
+        self.assertEqual(daemon.stop(), 0)
+
     def test_supervisor_is_killed(self) -> None:
         """The workers end with it; until then nobody else gets the directory."""
         daemon = self.started()
@@ -280,6 +289,10 @@ class ChangeTests(WorkersCase):
         )
         posted = daemon.post("net.ip", "192.0.2.7")
         self.assertEqual(posted.status, 303)
+        for _ in range(8):
+            # Whichever of them is asked: it is the same scan.
+            again = daemon.post("net.ip", "192.0.2.7")
+            self.assertEqual((again.status, again.json["id"]), (303, posted.json["id"]))
         for process in self.workers(daemon).values():
             os.kill(process, signal.SIGKILL)
         (daemon.state_dir / "searchers" / "waiting" / "go").touch()
