@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -75,6 +75,7 @@ class Daemon(Service):
         self._reloading = DeferredLock()
         self._drain_secs = DRAIN_SECS
         self._leave_secs = configuration.settings.leave_secs
+        self._leaving: Deferred[None] | None = None
         # Waits must not depend on a wall clock that somebody sets.
         reactor.seconds = time.monotonic
 
@@ -185,9 +186,15 @@ class Daemon(Service):
         self._reactor.callFromThread(self.end)
 
     def end(self) -> None:
-        """Stop everything, in order; then the process ends."""
-        with suppress(ReactorNotRunning):  # a second signal
+        """
+        Stop everything, in order; then the process ends. Said again, it does not wait for
+        C{leave_secs} any more.
+        """
+        try:
             self._reactor.stop()
+        except ReactorNotRunning:
+            if self._leaving is not None:
+                self._leaving.cancel()
 
     def make_room(self) -> None:
         """End: another process has our sockets already, so that nobody waits for our end."""
@@ -206,7 +213,9 @@ class Daemon(Service):
     async def _stop(self) -> None:
         if self._leave_secs:
             self._serving.listening.announce()
-            await deferLater(self._reactor, self._leave_secs)
+            self._leaving = deferLater(self._reactor, self._leave_secs)
+            with suppress(CancelledError):
+                await self._leaving
         await self._serving.stop(drain_secs=self._drain_secs, idle_secs=IDLE_SECS)
         self._notifier.stopService()
         if self._lock is not None:

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -286,8 +285,12 @@ class Supervisor(Service):
     # -- the end
 
     def _end(self) -> None:
-        with suppress(ReactorNotRunning):  # a second signal
+        try:
             self._reactor.stop()
+        except ReactorNotRunning:
+            # A second signal is for the workers, too.
+            for seat in self._seats:
+                seat.close()
 
     def stopService(self) -> Deferred[None]:
         """End all workers, each in its order, then close the sockets."""

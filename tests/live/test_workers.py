@@ -184,6 +184,15 @@ class LifeTests(WorkersCase):
         self.assertTrue(self.log_has(daemon, "has ended: status 7"), daemon.log.read_text())
         self.assertTrue(self.log_has(daemon, "could not start"))
 
+    def test_leaves_at_once(self) -> None:
+        """A second SIGTERM ends leave_secs."""
+        for config in ("leave_secs = 3000\n", WORKERS + "leave_secs = 3000\n"):
+            daemon = self.daemon(config)
+            daemon.start()
+            daemon.signal(signal.SIGTERM)
+            wait_until(lambda d=daemon: d.ask("GET", "/health/ready").status == 503, "it leaves")
+            self.assertEqual(daemon.stop(), 0)
+
     def test_alone(self) -> None:
         """SIGUSR2 does no harm to a process that is alone."""
         daemon = self.daemon("")
