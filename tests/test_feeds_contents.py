@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from email.message import EmailMessage
 from pathlib import Path
@@ -145,6 +146,19 @@ class MessageTests(SynchronousTestCase):
         self.check(within(Artifact("email", "", file)))
         other = File(path=path, name="x.exe", size=1, md5="", sha1="", sha256="")
         self.assertEqual(within(Artifact(FILE, "x.exe", other)).derived, ())
+
+    def test_certificate(self) -> None:
+        """A certificate's file has its fingerprint, in PEM as in DER."""
+        der = b"0\x82\x01\x00" + bytes(range(256))
+        pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END"
+        sha1 = hashlib.sha1(der, usedforsecurity=False).hexdigest()
+        for data, wanted in ((der, [sha1]), (pem.encode(), [sha1]), (b"none", [])):
+            path = Path(self.mktemp())
+            path.write_bytes(data)
+            file = File(path=path, name="x.crt", size=1, md5="", sha1="", sha256="")
+            artifact = Artifact("cert.x509", "x.crt", file)
+            self.assertEqual([each.artifact.value for each in within(artifact).derived], wanted)
+            self.assertFalse(is_quick(artifact))
 
     def test_gone(self) -> None:
         """A file that can't be read is an error, and not nothing."""

@@ -312,8 +312,9 @@ class ScreenerTests(SynchronousTestCase):
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
         self.allow_list = AllowList(store=self.store, holder="one")
+        lists = Warninglists(small=SmallLists(LISTS), patterns=Patterns(()))
         self.screener = Screener(
-            lists=Warninglists(small=SmallLists(LISTS), patterns=Patterns(())),
+            lists=lambda: lists,
             allow_list=self.allow_list,
             clock=self.clock,
             now=self.clock.seconds,
@@ -333,6 +334,7 @@ class ScreenerTests(SynchronousTestCase):
         """What is allowed counts soon, until its date; what is listed at once."""
         self.screener.startService()
         self.assertFalse(self.wanted("big.example"))
+        self.assertTrue(self.screener.is_shared_host("big.example"))
         self.allow("ours.example", until=25.0)
         self.assertTrue(self.wanted("ours.example"))
         self.clock.advance(10)

@@ -21,7 +21,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from ctsd.indicator_forms import network
+from ctsd.indicator_forms import certificate_form, network
 from ctsd.model import FILE, Artifact
 from ctsd.records import Derived
 from ctsd.refanged import refanged
@@ -50,6 +50,9 @@ _FOUND: Final = re.compile(
     rf"|(?<![\w.@\-])(?P<name>{_NAME})",
     re.IGNORECASE,
 )
+#: A file that is larger is no certificate.
+_MAX_CERTIFICATE_BYTES: Final = 1 << 20
+
 _HASHES: Final = {32: "hash.md5", 40: "hash.sha1", 64: "hash.sha256"}
 _WORDS: Final = {
     "uri": "URL",
@@ -100,7 +103,12 @@ NOTHING_WITHIN: Final = Within()
 
 def has_contents(artifact: Artifact) -> bool:
     """Whether there may be indicators within this artifact."""
-    return artifact.type in TEXT_TYPES or artifact.type == "email" or _is_message(artifact)
+    return (
+        artifact.type in TEXT_TYPES
+        or artifact.type == "email"
+        or _is_message(artifact)
+        or _is_certificate(artifact)
+    )
 
 
 def is_quick(artifact: Artifact) -> bool:
@@ -114,6 +122,10 @@ def is_quick(artifact: Artifact) -> bool:
         and isinstance(value, str)
         and len(value) <= QUICK_CHARS
     )
+
+
+def _is_certificate(artifact: Artifact) -> bool:
+    return artifact.type == "cert.x509" and artifact.file is not None
 
 
 def _is_message(artifact: Artifact) -> bool:
@@ -131,12 +143,18 @@ def within(artifact: Artifact, limits: Limits = Limits()) -> Within:
     """
     The indicators within an artifact: in C{email.body} and C{string} those in the text; in a
     message (C{email}, or an uploaded C{.eml}) those in its texts, its senders and recipients, and
-    its attachments' names and hashes. May read the artifact's file.
+    its attachments' names and hashes; of a certificate's file the fingerprint. May read the
+    artifact's file.
 
     :raises OSError: the artifact's file can't be read.
     """
     found = _Found(limits)
-    if _is_message(artifact) and artifact.file is not None:
+    if _is_certificate(artifact) and artifact.file is not None:
+        data = _read(artifact.file.path, _MAX_CERTIFICATE_BYTES)
+        form = certificate_form(data.decode("latin-1"))
+        if form:
+            found.add("cert.x509", form, "certificate in the file")
+    elif _is_message(artifact) and artifact.file is not None:
         _read_message(found, _read(artifact.file.path, limits.message_bytes + 1))
     elif artifact.type == "email" and isinstance(artifact.value, str):
         _read_message(found, artifact.value.encode("utf-8", "surrogatepass"))

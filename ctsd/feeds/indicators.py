@@ -58,19 +58,22 @@ class Indicators:
         in_thread: InThread,
         now: Callable[[], float],
         label: str,
+        registered: Callable[[str], str | None] | None = None,
         is_shared_host: Callable[[str], bool] = lambda host: False,
         retry_secs: float = 5.0,
     ) -> None:
         """
         :param now: POSIX seconds.
         :param label: L{ctsd.feeds.key_store.key_label}; feeds with another one are left out.
-        :param is_shared_host: see L{KeyIndex.open}.
+        :param registered: as C{is_shared_host}, see L{KeyIndex.open}; None: by the Public Suffix
+            List.
         :param retry_secs: when to ask again, while nothing is loaded.
         """
         self._directory = directory
         self._in_thread = in_thread
         self._now = now
         self._label = label
+        self._registered = registered
         self._is_shared_host = is_shared_host
         self._retry_secs = retry_secs
         self._index: KeyIndex | None = None
@@ -117,7 +120,7 @@ class Indicators:
                 return KeyIndex.open(
                     self._directory,
                     now=self._now,
-                    registered=_suffixes().privatesuffix,
+                    registered=self._registered or _suffixes().privatesuffix,
                     is_shared_host=self._is_shared_host,
                     label=self._label,
                     old=old,

@@ -30,7 +30,7 @@ class Screener(Service):
     def __init__(
         self,
         *,
-        lists: Warninglists,
+        lists: Callable[[], Warninglists],
         allow_list: AllowList,
         clock: IReactorTime,
         now: Callable[[], float],
@@ -38,10 +38,11 @@ class Screener(Service):
         refresh_secs: float = 10.0,
     ) -> None:
         """
+        :param lists: the lists as they are now: of L{ctsd.feeds.list_files.ListFiles}, say.
         :param now: POSIX seconds by the store's clock.
         :param marking: see L{Screening}.
         """
-        self.lists = lists
+        self._lists = lists
         self._allow_list = allow_list
         self._now = now
         self._marking = marking
@@ -71,10 +72,14 @@ class Screener(Service):
         super().stopService()
         return Deferred.fromCoroutine(self.stop())
 
+    def is_shared_host(self, host: str) -> bool:
+        """See L{Warninglists.is_shared_host}; for L{ctsd.feeds.indicators.Indicators}."""
+        return self._lists().is_shared_host(host)
+
     def screening(self) -> Screening:
         """For one search that begins now."""
         return Screening(
-            lists=self.lists,
+            lists=self._lists(),
             allowed=current(self._entries, self._now()),
             marking=self._marking,
         )

@@ -71,7 +71,8 @@ class Warninglist:
 
     :ivar kind: how its entries are compared, one of MISP's C{type}s.
     :ivar entries: as the list has them.
-    :ivar types: the artifact types that it is about; empty: all.
+    :ivar types: the artifact types that it is about; empty: all. Only L{Patterns} need to know:
+        what the others hold has its type by itself.
     """
 
     name: str
@@ -240,18 +241,14 @@ class Warninglists:
         small: SmallLists,
         patterns: Patterns,
         index: IIndicators | None = None,
-        types: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         """
         :param index: an index of L{records_of} lists; its C{registered} has to call every domain
             a registered one (L{every_domain}), for a list may have C{github.io}.
-        :param types: by the index's feeds' names: what their lists are about, where that is not
-            all.
         """
         self._small = small
         self._patterns = patterns
         self._index = index
-        self._types = types or {}
 
     def listed(self, type: str, value: JSON) -> str:
         """The name of a list that an indicator is on; empty when it is on none."""
@@ -288,9 +285,6 @@ class Warninglists:
             except SearchLater:
                 return ""
             for each in found:
-                types = self._types.get(each.feed)
-                if types and type not in types:
-                    continue
                 for matched in each.matched:
                     if matched.how in _COUNTS:
                         return matched.record.name

@@ -1,0 +1,34 @@
+"""What docs/matching.md says is true."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd.feeds import lookups
+from ctsd.feeds.contents import Limits
+from ctsd.feeds.lookups import WIDEST_V4, WIDEST_V6
+from tests.test_layers import ROOT
+
+DOCS = (ROOT / "docs" / "matching.md").read_text(encoding="utf-8")
+
+
+class MatchingTests(SynchronousTestCase):
+    """What an artifact finds."""
+
+    def test_how(self) -> None:
+        """All ways to be found are told, in the words of the hits."""
+        ways = [
+            value
+            for name, value in vars(lookups).items()
+            if name.isupper() and isinstance(value, str) and value and name != "FILE"
+        ]
+        self.assertGreater(len(ways), 10)
+        for way in ways:
+            self.assertIn(f"`{way}`", DOCS)
+
+    def test_numbers(self) -> None:
+        """Limits are those of the code."""
+        limits = Limits()
+        self.assertEqual((limits.text_chars, limits.message_bytes), (1 << 20, 32 << 20))
+        self.assertIn(f"{limits.found} indicators", DOCS)
+        self.assertIn(f"wider than /{WIDEST_V4} (IPv6: /{WIDEST_V6})", DOCS)
