@@ -148,6 +148,7 @@ class SeatCase(SynchronousTestCase):
         self.spawned: list[WorkerProcess] = []
         self.given_up: list[str] = []
         self.changes = 0
+        self.full = False
         self.pauses: list[bool] = []
         self.seat = Seat(
             number=1,
@@ -164,6 +165,8 @@ class SeatCase(SynchronousTestCase):
 
     def spawn(self, seat: Seat) -> WorkerProcess:
         """Start a process."""
+        if self.full:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
         process = WorkerProcess(clock=self.clock, seat=seat, brief=line(node=seat.generation))
         self.spawned.append(process)
         process.makeConnection(FakeTransport(pid=100 + len(self.spawned)))  # type: ignore[arg-type]
@@ -233,6 +236,31 @@ class SeatTests(SeatCase):
         self.assertEqual(self.pauses, [True])
         self.clock.advance(2)
         self.assertEqual((self.pauses, len(self.spawned)), ([True, False], 3))
+
+    def test_no_process(self) -> None:
+        """A machine without room for another process is tried again, like any other end."""
+        first = self.ready()
+        self.full = True
+        self.ends(first)
+        self.clock.pump([1.0] * 3)
+        self.assertEqual(len(self.spawned), 1)
+        self.full = False
+        self.clock.pump([1.0] * 4)
+        self.assertEqual(len(self.spawned), 2)
+        self.says(self.spawned[-1], ready="fine")
+        self.assertIs(self.seat.serving, self.spawned[-1])
+        self.full = True
+        self.assertFalse(self.successResultOf(self.seat.fill()))
+        self.clock.advance(100)
+        self.assertIs(self.seat.serving, self.spawned[-1])
+
+    def test_last_words(self) -> None:
+        """What is heard of a process that has ended already makes it no other than it is."""
+        self.seat.fill()
+        process = self.spawned[0]
+        self.ends(process)
+        self.says(process, ready="fine")
+        self.assertIsNone(self.seat.serving)
 
     def test_given_up(self) -> None:
         """Who ends again and again is given up, with the reason."""
@@ -355,6 +383,8 @@ class SeatTests(SeatCase):
         self.clock.advance(100)
         self.assertEqual((len(self.spawned), self.seat.processes), (2, []))
         serving.send_signal("KILL")
+        self.assertFalse(self.successResultOf(self.seat.fill()))
+        self.assertEqual(len(self.spawned), 2)
 
     def test_close_while_it_waits(self) -> None:
         """Nobody is started whose time comes after the end."""

@@ -48,6 +48,7 @@ class WorkerProcess(ProcessProtocol):
         # stopped for a while, with everybody else, must not take the others for stuck.
         self._looks = 0
         self._silent_looks = 0
+        self._condemned = False
         self._told: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
@@ -55,8 +56,9 @@ class WorkerProcess(ProcessProtocol):
         self.tell(self._brief)
 
     def tell(self, line: bytes) -> None:
-        """Say something to it."""
-        self.transport.writeToChild(HEARS, line)
+        """Say something to it, if it is still there."""
+        with suppress(KeyError):  # Twisted's word for a pipe that was closed
+            self.transport.writeToChild(HEARS, line)
 
     def reload(self, line: bytes) -> Deferred[None]:
         """Have it go by another configuration; fires when it does, or has ended."""
@@ -78,12 +80,12 @@ class WorkerProcess(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         """It has said something."""
-        if childFD != SPEAKS:
+        if childFD != SPEAKS or self.gone.called:
             return
         try:
             said = self._lines.feed(data)
         except ValueError:
-            self._seat.stuck(self, "it says what nobody understands")
+            self._condemn("it says what nobody understands")
             return
         self._heard = True
         self._silent_looks = 0
@@ -106,9 +108,14 @@ class WorkerProcess(ProcessProtocol):
         self._looks += 1
         self._silent_looks += 1
         if self._heard and self._silent_looks > STUCK_LOOKS:
-            self._seat.stuck(self, f"nothing was heard of it for {STUCK_LOOKS} s")
+            self._condemn(f"nothing was heard of it for {STUCK_LOOKS} s")
         elif not self.ready and self._looks > START_LOOKS:
-            self._seat.stuck(self, f"it was not ready within {START_LOOKS} s")
+            self._condemn(f"it was not ready within {START_LOOKS} s")
+
+    def _condemn(self, why: str) -> None:
+        if not self._condemned:
+            self._condemned = True
+            self._seat.stuck(self, why)
 
     @property
     def lost(self) -> bool:
@@ -120,8 +127,8 @@ class WorkerProcess(ProcessProtocol):
         told, self._told = self._told, []
         for waiting in told:
             waiting.callback(None)
-        self._seat.left(self, how_it_ended(reason))
         self.gone.callback(None)
+        self._seat.left(self, how_it_ended(reason))
 
 
 def how_it_ended(reason: Failure) -> str:
@@ -188,17 +195,26 @@ class Seat:
         """
         filled: Deferred[bool] = Deferred()
         self._filled.append(filled)
-        if self._coming is None:
-            if self._restart is not None and self._restart.active():
-                self._restart.cancel()
-            if self._paused:
-                self._paused = False
-                self._pause(self, False)
-            if self.processes:
-                self.generation += 1
-            self._coming = self._spawn(self)
-            self.processes.append(self._coming)
+        if self._closed:
+            self._settle(False)
+        elif self._coming is None:
+            self._start()
         return filled
+
+    def _start(self) -> None:
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        if self._paused:
+            self._paused = False
+            self._pause(self, False)
+        if self.processes:
+            self.generation += 1
+        try:
+            self._coming = self._spawn(self)
+        except OSError as error:
+            self._ended(f"no process could be started: {error.strerror}", 0.0)
+        else:
+            self.processes.append(self._coming)
 
     def look(self) -> None:
         """Look after all processes; to be called once a second."""
@@ -237,14 +253,20 @@ class Seat:
                 how=how,
             )
             return
-        if not self._closed:
-            self._log.error("worker {number} has ended: {how}", number=self.number, how=how)
-        self.last_end = how
         up_secs = self._clock.seconds() - process.since if process.ready else 0.0
         if process is self.serving:
             self.serving = None
-        if process is self._coming:
+        was_coming = process is self._coming
+        if was_coming:
             self._coming = None
+        self._ended(how, up_secs, settle=was_coming)
+
+    def _ended(self, how: str, up_secs: float, settle: bool = True) -> None:
+        """Whoever was to serve does not: whoever waits for that knows, and it is tried again."""
+        if not self._closed:
+            self._log.error("worker {number} has ended: {how}", number=self.number, how=how)
+        self.last_end = how
+        if settle:
             self._settle(False)
         if not self._closed and self.serving is None and self._coming is None:
             self._start_again(how, up_secs)
