@@ -323,6 +323,11 @@ class Settings:
         """The index of the local database."""
         return self.state_dir / "index" / "threats"
 
+    @property
+    def feed_index(self) -> Path:
+        """The directory with the index of all feeds."""
+        return self.state_dir / "index" / "feeds"
+
     def index(self, searcher: str, keep: str) -> Path:
         """An index that a searcher keeps under a name."""
         return self.state_dir / "index" / f"{searcher}-{keep}"

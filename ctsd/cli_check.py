@@ -19,16 +19,18 @@ from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd._state_dir import others_write, why_unusable
 from ctsd.config import Listener, Settings
 from ctsd.discovery import Catalogue, Found, Started, discover, start_all
-from ctsd.errors import SearchLater
+from ctsd.errors import NotConfigured, SearchLater
 from ctsd.feeds.file import described
 from ctsd.feeds.index import BadIndex, Index
 from ctsd.feeds.job import label_of, reference, source_of
+from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IRecords
+from ctsd.interfaces import IFeeds, IRecords
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Indexed, Matches
 from ctsd.searcher import Parse, SearcherSetup, hook
+from ctsd.sources import feeds_on
 from ctsd.store.places import is_network_filesystem
 
 _CERTIFICATE_WARNING_SECS = 30 * 86400
@@ -106,7 +108,12 @@ class _KeptRecords:
 
 
 def _started(catalogue: Catalogue, settings: Settings) -> Started:
-    """Searchers as they start, but for what the daemon alone keeps current."""
+    """
+    Searchers as they start, but for what the daemon alone keeps current.
+
+    :raises ConfigError: a feed is wrong.
+    """
+    on = feeds_on(settings)
 
     def setup_for(found: Found) -> SearcherSetup:
         def records(path: Path, parse: Parse, keep: str) -> IRecords:
@@ -119,6 +126,11 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
         def threats() -> IRecords:
             return _KeptRecords(source=None, index=settings.threat_index)
 
+        def feeds() -> IFeeds:
+            if not on:
+                raise NotConfigured("no feed is on")
+            return FeedsOnDisk(descriptions=on, directory=settings.feeds_dir, now=time.time)
+
         return SearcherSetup(
             settings=found.settings,
             data_dir=settings.data_dir(found.name),
@@ -126,6 +138,7 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             base_dir=settings.base_dir,
             records=records,
             threats=threats,
+            feeds=feeds,
         )
 
     return start_all(catalogue, setup_for)

@@ -171,9 +171,7 @@ def settings_of(doc: Document, *, environ: Mapping[str, str]) -> Settings:
         "store": _read(Store, data.pop("store", {}), doc, ("store",), around),
         "upload": _read(Upload, data.pop("upload", {}), doc, ("upload",), around),
         "http": _read(Http, data.pop("http", {}), doc, ("http",), around),
-        "outbound": _read(
-            OutboundSettings, data.pop("outbound", {}), doc, ("outbound",), around
-        ),
+        "outbound": _read(OutboundSettings, data.pop("outbound", {}), doc, ("outbound",), around),
         "searchers": _read_searchers(data.pop("searchers", {}), doc, around),
         "services": _read_services(data.pop("services", {}), doc, around),
         "feeds": _read_feeds(data.pop("feeds", {}), doc, around),

@@ -10,7 +10,7 @@ from attrs import evolve, field, frozen
 
 from ctsd.config import Document, Settings, child_environment, load, settings_of
 from ctsd.discovery import Catalogue, discover
-from ctsd.sources import child_variables
+from ctsd.sources import child_variables, feeds_on
 
 #: What holds until the supervisor's next start, where there are workers.
 SUPERVISED = ("state_dir", "listen", "workers", "store")
@@ -49,8 +49,10 @@ class Configuration:
         """
         That of settings which are read already.
 
-        :raises ConfigError: no such searchers are there.
+        :raises ConfigError: no such searchers or feeds are there.
         """
+        # A feed that is wrong is told before anything is started.
+        feeds_on(settings)
         return cls(path=path, environ=environ, settings=settings, catalogue=discover(settings))
 
     def again(self) -> Configuration:

@@ -30,6 +30,7 @@ from ctsd._importing import (
 from ctsd._toml import KeyPath
 from ctsd.config import SearcherSettings, Settings
 from ctsd.errors import ConfigError, NotConfigured
+from ctsd.feed_searchers import FeedsArtifactSearch, FeedsTextArtifactSearch
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import ROOT_SERVICE
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup, name_of
@@ -45,6 +46,16 @@ __all__ = [
 ]
 
 _NOT_LISTED = "not listed under searchers.sync or .async"
+
+#: The searchers that are ctsd's own.
+BUILT_IN: tuple[type[BaseArtifactSearch], ...] = (
+    InternalArtifactSearch,
+    FeedsArtifactSearch,
+    FeedsTextArtifactSearch,
+)
+
+#: What is on without being listed as soon as the configuration has a feed, and how.
+_WITH_FEEDS = {"feeds": "sync", "feeds_text": "async"}
 
 # Keys of [searchers] that are no searcher's name.
 _RESERVED = frozenset({"sync", "async", "path"})
@@ -127,7 +138,7 @@ def discover(
     settings: Settings,
     *,
     package: ModuleType = searchers,
-    built_in: Iterable[type[BaseArtifactSearch]] = (InternalArtifactSearch,),
+    built_in: Iterable[type[BaseArtifactSearch]] = BUILT_IN,
 ) -> Catalogue:
     """
     Import all searchers and match them with the configuration. Starts nothing.
@@ -149,11 +160,10 @@ def discover(
         # What it would have been called can't be known; its file's name is the best guess.
         known.setdefault(one.name, one)
     _check_names(settings, known)
-    listed = {
-        **dict.fromkeys(settings.searchers.sync, "sync"),
-        **dict.fromkeys(settings.searchers.async_, "async"),
-    }
-    ordered = [*listed, *sorted(known.keys() - listed)]
+    listed = _listed(settings, known)
+    # Nobody needs to be told that what only feeds want is off while there is none.
+    others = known.keys() - listed - _WITH_FEEDS.keys()
+    ordered = [*listed, *sorted(others)]
     found = [_configured(known[name], listed.get(name), settings) for name in ordered]
     found.sort(key=lambda one: not one.on)
     on = [one.name for one in found if one.on]
@@ -195,6 +205,19 @@ def start_all(catalogue: Catalogue, setup_for: Callable[[Found], SearcherSetup])
     return Started(running=tuple(running), off=(*off, *catalogue.off), services=services)
 
 
+def _listed(settings: Settings, known: dict[str, Found]) -> dict[str, str]:
+    """The searchers that the configuration wants, sync ones first, and as what."""
+    named = {
+        **dict.fromkeys(settings.searchers.sync, "sync"),
+        **dict.fromkeys(settings.searchers.async_, "async"),
+    }
+    if settings.feeds:
+        named |= {
+            name: mode for name, mode in _WITH_FEEDS.items() if name in known and name not in named
+        }
+    return dict(sorted(named.items(), key=lambda each: each[1] != "sync"))
+
+
 def _add(known: dict[str, Found], one: Found) -> None:
     where = one.origin or "ctsd"
     if one.name in _RESERVED or not NAME.fullmatch(one.name):
@@ -208,7 +231,7 @@ def _add(known: dict[str, Found], one: Found) -> None:
 def _check_names(settings: Settings, known: dict[str, Found]) -> None:
     """Everything that the configuration calls a searcher has to be one."""
     lists = (("sync", settings.searchers.sync), ("async", settings.searchers.async_))
-    listed = {name for _, names in lists for name in names}
+    listed = _listed(settings, known)
     spoken_of: list[tuple[KeyPath, str]] = [
         (("searchers", key, position), name)
         for key, names in lists

@@ -377,6 +377,42 @@ class IRecords(Interface):
         """For people: rows, their date."""
 
 
+class IFeeds(Interface):
+    """
+    The feeds that are on, as a searcher sees them.
+    """
+
+    stale = Attribute(
+        "of the feeds that are older than they should be, and not yet too old: the date of what"
+        " is searched, by name"
+    )
+    away = Attribute("the titles of required feeds that can't be asked: never loaded, or too old")
+    retry_secs = Attribute("when to ask those again")
+
+    def find(
+        *, artifact: Artifact, derived: Iterable[Derived] = (), limit: int
+    ) -> tuple[FeedMatches, ...]:
+        """
+        See L{IIndicators.find}; without the feeds that are too old. Nothing while nothing is
+        loaded: L{away} says that.
+        """
+
+    def within(*, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+        """
+        The indicators within an artifact that is a text or a message. Fires at once for a short
+        one, and never fails.
+        """
+
+    def trouble() -> str:
+        """What is wrong with feeds, for operators; empty when nothing is."""
+
+    def loading() -> bool:
+        """Whether there is a feed that can't be asked only because it is being indexed."""
+
+    def describe() -> str:
+        """How many feeds and records are searched."""
+
+
 class IOutbound(Interface):
     """
     Asks servers of others, within limits, and tells nobody a secret.

@@ -59,7 +59,12 @@ async def _run_scan(
         run_alone=ChildSearches(reactor=reactor, environment=environment),
     )
     sources = start_sources(
-        settings, catalogue, reactor=reactor, store=store, environment=environment
+        settings,
+        catalogue,
+        reactor=reactor,
+        store=store,
+        environment=environment,
+        updating=False,
     )
     store.startService()
     sources.indexes.startService()

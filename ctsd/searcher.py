@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
-from ctsd.interfaces import IRecords, ISearcher
+from ctsd.interfaces import IFeeds, IRecords, ISearcher
 from ctsd.model import JSON, Artifact, EncodedHit, Hit, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
@@ -33,11 +33,15 @@ class Found:
         them (L{ctsd.records.Indexed.hit}).
     :ivar more: how many further findings there are.
     :ivar at_least: whether C{more} is a lower bound.
+    :ivar missing: what of the source could not be asked, if something; the searcher is then asked
+        again in C{after_secs}, and its hits so far are shown at once.
     """
 
     hits: tuple[Hit | EncodedHit, ...] = ()
     more: int = 0
     at_least: bool = False
+    missing: str = ""
+    after_secs: float = 60.0
 
 
 #: What C{search} may give.
@@ -47,6 +51,10 @@ Answer = Iterable[Hit | Threat] | Found | None
 #: to be a module-level function. It raises C{ValueError} when the file as a whole is wrong; for a
 #: record it can't use it yields None, which is counted.
 Parse = Callable[[Iterable[str]], Iterator[Record | None]]
+
+
+def _no_feeds() -> IFeeds:
+    raise NotConfigured("no feed is on")
 
 
 @frozen(kw_only=True)
@@ -68,6 +76,7 @@ class SearcherSetup:
     clock: IReactorTime
     _records: Callable[[Path, Parse, str], IRecords]
     _threats: Callable[[], IRecords]
+    _feeds: Callable[[], IFeeds] = field(default=_no_feeds)
 
     def path(self, value: str | Path) -> Path:
         """A path from the settings: a relative one is relative to the configuration's file."""
@@ -85,6 +94,14 @@ class SearcherSetup:
     def threats(self) -> IRecords:
         """The local database's index."""
         return self._threats()
+
+    def feeds(self) -> IFeeds:
+        """
+        The feeds that are on.
+
+        :raises NotConfigured: none is.
+        """
+        return self._feeds()
 
 
 @define(kw_only=True)

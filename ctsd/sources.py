@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,19 @@ from twisted.logger import Logger
 
 from ctsd.config import Settings
 from ctsd.discovery import Catalogue, Found, start_all
+from ctsd.errors import NotConfigured
+from ctsd.feeding import make_downloads, make_outbound, make_updates
 from ctsd.feeds.builds import Builds
+from ctsd.feeds.children import Children
+from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.descriptions import Description, read_description
+from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.file import RecordsFile
+from ctsd.feeds.serving import Feeds
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import IRecords
+from ctsd.feeds.turns import Turns
+from ctsd.feeds.updates import Updates
+from ctsd.interfaces import IFeeds, IRecords
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Source
 from ctsd.searcher import Parse, SearcherSetup
@@ -82,6 +92,27 @@ def _listen_url(settings: Settings) -> str:
     return settings.store.url if given is None else given
 
 
+def own_feeds(settings: Settings) -> list[Description]:
+    """
+    The feeds that the configuration speaks of, by name.
+
+    :raises ConfigError: one of them is wrong.
+    """
+    return [
+        read_description(name, settings.feeds[name], settings.document)
+        for name in sorted(settings.feeds)
+    ]
+
+
+def feeds_on(settings: Settings) -> list[Description]:
+    """
+    The feeds that are on, by name.
+
+    :raises ConfigError: one that the configuration speaks of is wrong.
+    """
+    return [one for one in own_feeds(settings) if one.enabled]
+
+
 def start_sources(
     settings: Settings,
     catalogue: Catalogue,
@@ -89,12 +120,15 @@ def start_sources(
     reactor: Any,
     store: QueuedVerbs,
     environment: Mapping[str, str],
+    updating: bool = True,
 ) -> Sources:
     """
     Start all searchers that are on.
 
     :param store: not open yet; its local database is indexed where a searcher asks for that.
     :param environment: of child processes, without secrets.
+    :param updating: whether feeds are kept current; else what is on the disk is searched.
+    :raises ConfigError: a feed is wrong.
     """
     indexes = MultiService()
     build = Builds(reactor=reactor, clock=reactor, lock=DeferredLock(), environment=environment)
@@ -126,6 +160,47 @@ def start_sources(
             local.append(index)
         return local[0]
 
+    on = feeds_on(settings)
+    served: list[Feeds] = []
+
+    def feeds() -> IFeeds:
+        if not on:
+            raise NotConfigured("no feed is on")
+        if not served:
+            children = Children(reactor=reactor, clock=reactor, environment=environment)
+            downloads = make_downloads(
+                settings,
+                clock=reactor,
+                outbound=make_outbound(settings, reactor=reactor, in_thread=in_thread),
+                examine=Examinations(children=children, lock=DeferredLock()),
+                in_thread=in_thread,
+            )
+
+            def updates(taken: Callable[[Description, Copies, Copy], object]) -> Updates:
+                # Nodes that share the copies share the work; one process's name is new each time.
+                turns = (
+                    Turns(shared=store, holder=uuid.uuid4().hex, clock=reactor)
+                    if settings.outbound.feeds_dir is not None
+                    else None
+                )
+                return make_updates(
+                    downloads, clock=reactor, in_thread=in_thread, taken=taken, turns=turns
+                )
+
+            service = Feeds(
+                descriptions=on,
+                directory=settings.feed_index,
+                downloads=downloads,
+                make_updates=updates if updating else None,
+                children=children,
+                clock=reactor,
+                in_thread=in_thread,
+                now=store.now,
+            )
+            service.setServiceParent(indexes)
+            served.append(service)
+        return served[0]
+
     def setup_for(found: Found) -> SearcherSetup:
         def records(path: Path, parse: Parse, keep: str) -> IRecords:
             file = RecordsFile(
@@ -147,6 +222,7 @@ def start_sources(
             clock=reactor,
             records=records,
             threats=threats,
+            feeds=feeds,
         )
 
     started = start_all(catalogue, setup_for)

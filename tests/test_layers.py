@@ -21,7 +21,7 @@ ROOMS = {
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",
     "scans": "scans",
-    "searcher": "searcher searching internal properties",
+    "searcher": "feed_searchers internal properties searcher searching",
     "store": "store",
     "feeds": "feeds",
     "outbound": "outbound",
@@ -43,8 +43,8 @@ ROOMS = {
     "one_scan": "one_scan",
     "tap": "tap assembly daemon serving workers",
     "cli": (
-        "cli _cli cli_check cli_import cli_passwd cli_scan cli_store cli_store_check"
-        " cli_store_copy cli_threat_files cli_threats _store_places"
+        "cli _cli cli_check cli_feeds cli_feeds_try cli_import cli_passwd cli_scan cli_store"
+        " cli_store_check cli_store_copy cli_threat_files cli_threats _store_places"
     ),
     "testing": "testing",
 }
@@ -61,7 +61,7 @@ ARROWS = {
     "stored": f"{_VALUES} artifacts wire",
     "scan_ids": _VALUES,
     "scans": f"{_VALUES} wire",
-    "searcher": f"{_VALUES} artifacts",
+    "searcher": f"{_VALUES} artifacts wire",
     "store": f"{_VALUES} artifacts stored",
     "outbound": _VALUES,
     "feeds": f"{_VALUES} artifacts wire stored searcher config",

@@ -8,6 +8,7 @@ description of one's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -34,6 +35,10 @@ from ctsd.feeds.providers import DATE, SECRETS, Provider, Terms
 from ctsd.remote import Remote
 
 _DAY_SECS: Final = 86400.0
+
+#: A feed is stale when it was not had for so many of its intervals, and for at least an hour.
+_STALE_INTERVALS: Final = 2.5
+_STALE_SECS: Final = 3600.0
 
 #: A list of addresses is old after a week, whatever else a feed lists after a month: addresses
 #: change their owners.
@@ -83,11 +88,23 @@ class Description:
 
     @property
     def max_age_secs(self) -> float:
-        """After how long nothing in the newest good copy counts any more."""
+        """
+        After how long nothing in the newest good copy counts any more. A file of ours is believed
+        for as long as it is there, unless its description says otherwise.
+        """
         days = self.terms.max_age_days
         if days is None:
+            if self.provider.file is not None:
+                return math.inf
             days = _ADDRESS_DAYS if self.types <= _ADDRESSES else _OTHER_DAYS
         return days * _DAY_SECS
+
+    @property
+    def stale_secs(self) -> float:
+        """After how long the newest good copy is older than it should be."""
+        if self.provider.file is not None:
+            return self.max_age_secs
+        return min(max(_STALE_INTERVALS * self.provider.every_secs, _STALE_SECS), self.max_age_secs)
 
     def remotes(self, *, now: float) -> tuple[Remote, ...]:
         """
@@ -139,6 +156,12 @@ def catalogue_file(name: str) -> Path:
     """The file of a description that ships."""
     # Wheels are unpacked where they are installed, so that it is a file (setup.py: zip_safe).
     return Path(str(resources.files("ctsd.feeds") / "catalogue" / f"{name}.toml"))
+
+
+def catalogue_sample(name: str) -> Path | None:
+    """The sample in the provider's format that ships with a description, if it does."""
+    samples = Path(str(resources.files("ctsd.feeds") / "catalogue" / "samples"))
+    return next(iter(sorted(samples.glob(f"{name}.*"))), None)
 
 
 def read_descriptions(feeds: Mapping[str, Mapping[str, Any]], doc: Document) -> list[Description]:

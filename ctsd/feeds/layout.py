@@ -53,7 +53,10 @@ class Layout:
     What the file looks like, and what of it becomes what.
     """
 
-    format: str = key(checks.one_of(*FORMATS), "What the file is")
+    format: str = key(
+        checks.one_of(*FORMATS),
+        "What the file is: " + ", ".join(f"`{one}`" for one in FORMATS),
+    )
     encoding: str = key(
         checks.one_of("utf-8", "latin-1"), "How its text is written down", default="utf-8"
     )
@@ -75,7 +78,12 @@ class Layout:
         default=(),
     )
     delimiter: str = key(one_char, "`csv`: what stands between fields", default=",")
-    quote: str = key(quote_char, "`csv`: what may stand around one; empty: nothing", default='"')
+    quote: str = key(
+        quote_char,
+        "`csv`: what may stand around one; empty: nothing",
+        default='"',
+        shown="`'\"'`",
+    )
     header: bool = key(
         checks.flag, "`csv`: whether the first line names the columns", default=False
     )

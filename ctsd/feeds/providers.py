@@ -98,7 +98,7 @@ class Terms:
         checks.amount(0.01, _CENTURY_DAYS, "days"),
         "When the newest good copy is older, nothing in it counts, and the feed is away",
         default=None,
-        shown="7 for addresses, 30 for all else",
+        shown="7 for addresses, 30 for all else; with `file` for ever",
     )
 
 

@@ -63,7 +63,12 @@ class _Asking:
             return
         found = _found(answer, context.found)
         hits = encode_hits(found.hits, more=found.more, at_least=found.at_least, how=question.how)
-        self._outcomes.append(Outcome(Ended.FOUND, hits) if hits else NOTHING)
+        if found.missing:
+            self._outcomes.append(
+                Outcome(Ended.LATER, hits, reason=found.missing, after_secs=found.after_secs)
+            )
+        else:
+            self._outcomes.append(Outcome(Ended.FOUND, hits) if hits else NOTHING)
         if question.source and (context.found or not self._source.searcher.local):
             self._finds.append(
                 Finds(
@@ -172,13 +177,13 @@ def _found(answer: Any, stored: list[Threat]) -> Found:
     if isinstance(answer, Found):
         if not stored:
             return answer
-        given, more, at_least = list[Any](answer.hits), answer.more, answer.at_least
+        given, rest = list[Any](answer.hits), answer
     else:
-        given, more, at_least = list(islice(_findings(answer), MAX_FINDINGS)), 0, False
+        given, rest = list(islice(_findings(answer), MAX_FINDINGS)), Found()
     if stored:
         seen = {id(threat) for threat in given}
         given += [threat for threat in stored[:MAX_FINDINGS] if id(threat) not in seen]
-    return Found(tuple(map(_hit, given)), more, at_least)
+    return evolve(rest, hits=tuple(map(_hit, given)))
 
 
 def _findings(answer: Any) -> Iterable[Any]:

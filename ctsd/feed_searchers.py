@@ -1,0 +1,143 @@
+"""
+The feeds as searchers: C{feeds} looks an artifact up, C{feeds_text} what stands within a text or a
+message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from ctsd.artifacts import SHAPES
+from ctsd.interfaces import IFeeds
+from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File
+from ctsd.records import Derived, FeedMatches, Matched
+from ctsd.searcher import BaseArtifactSearch, Found, SearcherSetup
+from ctsd.shown import noted
+
+#: More hits than these are counted, not shown.
+MAX_HITS: Final = 10
+
+#: What indicators are looked for within.
+_TEXTS: Final = frozenset({"email", "email.body", "string", FILE})
+
+_LOOKED_UP: Final = frozenset(SHAPES) - {"email", "email.body", FILE, PASSWORD}
+
+
+class FeedsArtifactSearch(BaseArtifactSearch):
+    """
+    Looks an artifact up in all feeds that are on, at once.
+
+    Each hit names its feed. One that was found through a part of the artifact says so, and so does
+    one of a feed that is older than it should be. While a required feed can't be asked the hits of
+    the others are shown, and the scan stays open.
+    """
+
+    name = "feeds"
+    local = True
+
+    _feeds: IFeeds
+
+    def start(self, setup: SearcherSetup) -> None:
+        """Get the feeds."""
+        self._feeds = setup.feeds()
+
+    def trouble(self) -> str:
+        """What is wrong with them."""
+        return self._feeds.trouble()
+
+    def loading(self) -> bool:
+        """Whether one of them is being indexed for the first time."""
+        return self._feeds.loading()
+
+    def describe(self) -> str:
+        """How many there are."""
+        return self._feeds.describe()
+
+    @classmethod
+    def supports(cls, artifact_type: str) -> bool:
+        """Whatever can be an indicator, or has one as a part."""
+        return artifact_type in _LOOKED_UP
+
+    async def search(self, artifact_type: str, search_term: JSON, **kwargs: Any) -> Found | None:
+        """The records of all feeds that the artifact finds."""
+        feeds = self._feeds
+        found = feeds.find(artifact=Artifact(artifact_type, search_term), limit=MAX_HITS)
+        if not found and not feeds.away:
+            return None
+        return _answer(feeds, found)
+
+
+class FeedsTextArtifactSearch(BaseArtifactSearch):
+    """
+    Looks up the addresses, hosts, URLs, hashes and CVEs within a text, an e-mail, or an uploaded
+    message.
+    """
+
+    name = "feeds_text"
+
+    _feeds: IFeeds
+
+    def start(self, setup: SearcherSetup) -> None:
+        """Get the feeds."""
+        self._feeds = setup.feeds()
+
+    @classmethod
+    def supports(cls, artifact_type: str) -> bool:
+        """Texts and files."""
+        return artifact_type in _TEXTS
+
+    async def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Found | None:
+        """The records of all feeds that something within the artifact finds."""
+        artifact = Artifact(artifact_type, search_term)
+        if artifact_type == FILE:
+            artifact = Artifact(FILE, search_term.name, _file(search_term))
+        derived: Iterable[Derived] = await self._feeds.within(artifact=artifact)
+        if not derived:
+            return None
+        nothing = Artifact("string", "")
+        return _answer(
+            self._feeds, self._feeds.find(artifact=nothing, derived=derived, limit=MAX_HITS)
+        )
+
+
+def _file(opened: Any) -> File:
+    """What a searcher is given of a file, as the artifact has it."""
+    return File(
+        path=Path(opened.path),
+        name=opened.name,
+        size=opened.size,
+        md5=opened.md5,
+        sha1=opened.sha1,
+        sha256=opened.sha256,
+        content_type=opened.content_type,
+    )
+
+
+def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...]) -> Found:
+    """
+    What is shown of all that was found: what equals the artifact before what was found through a
+    part of it; the first of each feed before the second of any.
+    """
+    ordered = [
+        (bool(matched.how), number, each.feed, matched)
+        for each in found
+        for number, matched in enumerate(each.matched)
+    ]
+    ordered.sort(key=lambda each: each[:3])
+    hits = tuple(_hit(feeds, feed, matched) for _, _, feed, matched in ordered[:MAX_HITS])
+    more = sum(each.more for each in found) + len(ordered) - len(hits)
+    missing = f"{', '.join(feeds.away)} can't be asked" if feeds.away else ""
+    at_least = any(each.at_least for each in found)
+    return Found(hits, more, at_least, missing, feeds.retry_secs)
+
+
+def _hit(feeds: IFeeds, feed: str, matched: Matched) -> EncodedHit:
+    hit: bytes = matched.record.hit
+    if matched.how:
+        hit = noted(hit, "Matched", matched.how)
+    stale = feeds.stale.get(feed)
+    if stale is not None:
+        hit = noted(hit, "stale since", stale)
+    return EncodedHit(hit)

@@ -1,0 +1,50 @@
+"""
+Puts feeds into their index, in a process of its own (L{ctsd.feeds.inside}).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.inside import answer
+from ctsd.feeds.job import Refused
+from ctsd.feeds.key_store import key_label, merge_feeds, write_feed
+from ctsd.feeds.parsers.tally import Tally
+from ctsd.feeds.reading import Reading
+
+
+def work(given: dict[str, Any]) -> dict[str, Any]:
+    """
+    Index the files of some feeds, and make the index of all feeds.
+
+    :param given: C{directory} of the index, C{names} of all feeds that shall be in it, and
+        C{works}: by a feed's name, its C{reading} (L{Reading}) and what the index shall call its
+        C{source}.
+    :return: by a feed's name C{records}, or why it C{failed}: its last index stays.
+    :raises OSError: the index can't be written.
+    """
+    directory = Path(given["directory"])
+    done: dict[str, Any] = {}
+    for name, wanted in given["works"].items():
+        tally = Tally()
+        records = Reading(**wanted["reading"]).records(tally, now=time.time())
+        about = FeedAbout(name=name, label=key_label(), source=wanted["source"])
+        try:
+            done[name] = {"records": write_feed(directory, about, records).records}
+        except Refused as error:
+            done[name] = {"failed": str(error)}
+    merge_feeds(directory, given["names"])
+    return done
+
+
+def main() -> int:
+    """Do what the first line of standard input says."""
+    return answer(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

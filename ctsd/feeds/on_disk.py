@@ -1,0 +1,86 @@
+"""
+How feeds stand by what is on the disk, for commands beside the daemon: nothing is searched here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from ctsd.feeds.copies import BadState, Copies
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.standing import (
+    KeptFeed,
+    Standing,
+    described,
+    read_states,
+    standing_of,
+    troubles_of,
+)
+from ctsd.interfaces import IFeeds
+from ctsd.model import Artifact
+from ctsd.records import Derived, FeedMatches
+
+
+@implementer(IFeeds)
+class FeedsOnDisk:
+    """
+    The feeds that are on, as the daemon would find them. Everything in here may block.
+
+    :ivar standings: how each feed stands, by name.
+    """
+
+    stale: Mapping[str, str] = {}
+    away: tuple[str, ...] = ()
+    retry_secs = 60.0
+
+    def __init__(
+        self, *, descriptions: Sequence[Description], directory: Path, now: Callable[[], float]
+    ) -> None:
+        """
+        :param descriptions: of the feeds that are on.
+        :param directory: has one for each feed.
+        :param now: POSIX seconds.
+        """
+        feeds = [KeptFeed(one, Copies(directory / one.name)) for one in descriptions]
+        for feed, found in zip(feeds, read_states(feeds), strict=True):
+            if isinstance(found, BadState):
+                feed.trouble = str(found)
+            elif found is not None:
+                feed.state = found
+        self.standings: tuple[Standing, ...] = tuple(
+            standing_of(feed, _about(feed), now=now(), started=True) for feed in feeds
+        )
+
+    def find(
+        self, *, artifact: Artifact, derived: Iterable[Derived] = (), limit: int
+    ) -> tuple[FeedMatches, ...]:
+        """Nothing is searched here."""
+        return ()
+
+    def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+        """Nothing is searched here."""
+        return succeed(())
+
+    def trouble(self) -> str:
+        """See L{IFeeds}."""
+        return troubles_of(self.standings)
+
+    def loading(self) -> bool:
+        """Nothing is loaded here."""
+        return False
+
+    def describe(self) -> str:
+        """See L{IFeeds}."""
+        return described(self.standings)
+
+
+def _about(feed: KeptFeed) -> FeedAbout | None:
+    """What an index of the newest copy would say."""
+    if feed.copy is None:
+        return None
+    return FeedAbout(name=feed.description.name, records=feed.copy.records)

@@ -1,0 +1,63 @@
+"""
+What a parser is asked to read: a file, and how; what both sides of a child process know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, field, frozen
+
+from ctsd._config_checks import Surroundings
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.layout import read_layout
+from ctsd.feeds.parsers.parse import parse
+from ctsd.feeds.parsers.tally import Tally
+from ctsd.records import Record
+
+
+@frozen(kw_only=True)
+class Reading:
+    """
+    A file of a feed, and what its description says of it. All of it goes through JSON.
+
+    :ivar path: the file, as its provider packed it.
+    :ivar layout: the keys of its layout, as TOML gave them.
+    :ivar max_bytes: of what is in it, unpacked.
+    """
+
+    path: str
+    layout: Mapping[str, Any] = field(repr=False)
+    title: str
+    credit: str = ""
+    max_bytes: int
+
+    @classmethod
+    def of(cls, description: Description, path: Path) -> Reading:
+        """A file of a feed."""
+        return cls(
+            path=str(path),
+            layout=description.given,
+            title=description.title,
+            credit=description.terms.credit,
+            max_bytes=description.provider.max_unpacked_bytes,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """What goes through JSON."""
+        return {**asdict(self), "layout": dict(self.layout)}
+
+    def records(self, tally: Tally, *, now: float) -> Iterator[Record]:
+        """See L{parse}."""
+        around = Surroundings(base_dir=Path("/"), environ={})
+        return parse(
+            Path(self.path),
+            read_layout(self.layout, around),
+            title=self.title,
+            credit=self.credit,
+            now=now,
+            max_bytes=self.max_bytes,
+            tally=tally,
+        )

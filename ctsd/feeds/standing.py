@@ -1,0 +1,151 @@
+"""
+How feeds stand: what is on the disk of each, what of it is indexed, how old it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from attrs import define, field, frozen
+
+from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
+from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_file import FeedAbout
+
+#: Troubles that are told in one line.
+TOLD_TROUBLES: Final = 3
+
+
+@frozen(kw_only=True)
+class Standing:
+    """
+    How a feed stands.
+
+    :ivar records: that are served; None when it was never loaded.
+    :ivar dated: the date of what is served, POSIX seconds: when its provider last said that it is
+        its newest; 0 when there is nothing.
+    :ivar stale: it is older than it should be; its hits say so.
+    :ivar away: it can't be asked: never loaded, or too old.
+    :ivar loading: it can't be asked only because it is being indexed.
+    :ivar trouble: what is wrong; empty when nothing is.
+    """
+
+    name: str
+    title: str
+    required: bool
+    records: int | None = None
+    dated: float = 0.0
+    stale: bool = False
+    away: bool = False
+    loading: bool = False
+    trouble: str = ""
+
+
+@define(eq=False)
+class KeptFeed:
+    """
+    A feed that is on.
+
+    :ivar mark: of the directory, when C{state} was read.
+    :ivar trouble: what is wrong with its directory, its index, or a file of ours.
+    :ivar not_before: by the clock: it is not indexed before.
+    :ivar brought: what the file of ours was when it was brought, and C{seen} at the last look.
+    """
+
+    description: Description
+    copies: Copies
+    mark: tuple[int, ...] | None = None
+    state: FeedState = field(factory=FeedState)
+    trouble: str = ""
+    not_before: float = 0.0
+    brought: str = ""
+    seen: str = ""
+
+    @property
+    def copy(self) -> Copy | None:
+        """The newest good one."""
+        return self.state.copy
+
+    def source(self, label: str) -> str:
+        """What the index calls the source of this copy: all that decides what is in it."""
+        description = self.description
+        sha256 = self.copy.sha256 if self.copy is not None else ""
+        terms = description.terms
+        said = json.dumps([label, sha256, dict(description.given), description.title, terms.credit])
+        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started: bool) -> Standing:
+    """
+    How a feed stands.
+
+    :param about: what is searched of it; None for nothing.
+    :param now: POSIX seconds.
+    :param started: whether the index that an earlier start has left was looked for.
+    """
+    description = feed.description
+    dated = feed.copy.checked if feed.copy is not None else 0.0
+    age_secs = max(0.0, now - dated)
+    too_old = age_secs > description.max_age_secs
+    trouble = feed.trouble or feed.state.error
+    return Standing(
+        name=description.name,
+        title=description.title,
+        required=description.terms.required,
+        records=None if about is None else about.records,
+        dated=dated,
+        stale=about is not None and age_secs > description.stale_secs,
+        away=about is None or too_old,
+        loading=about is None and (not started or feed.copy is not None) and not trouble,
+        trouble=trouble,
+    )
+
+
+def day_of(secs: float) -> str:
+    """The day in UTC of POSIX seconds."""
+    return f"{datetime.fromtimestamp(secs, UTC):%Y-%m-%d}"
+
+
+def read_states(feeds: Sequence[KeptFeed]) -> list[FeedState | BadState | None]:
+    """What stands in the feeds' directories, None where nothing has changed. Blocks."""
+    found: list[FeedState | BadState | None] = []
+    for feed in feeds:
+        mark = feed.copies.mark()
+        if mark == feed.mark:
+            found.append(None)
+            continue
+        feed.mark = mark
+        try:
+            found.append(feed.copies.state())
+        except BadState as error:
+            found.append(error)
+    return found
+
+
+def how_old(one: Standing) -> str:
+    """Of when a feed is, for people."""
+    if not one.dated:
+        return "was never loaded"
+    return f"is from {day_of(one.dated)}" + (", too old to count" if one.away else "")
+
+
+def troubles_of(standings: Sequence[Standing]) -> str:
+    """What is wrong with feeds, in one line; empty when nothing is."""
+    told = [
+        f"{one.name}: {one.trouble or how_old(one)}"
+        for one in standings
+        if one.trouble or (one.away and not one.loading) or one.stale
+    ]
+    more = len(told) - TOLD_TROUBLES
+    return "; ".join(told[:TOLD_TROUBLES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def described(standings: Sequence[Standing]) -> str:
+    """How many feeds and records are searched."""
+    searched = [one for one in standings if not one.away]
+    records = sum(one.records or 0 for one in searched)
+    return f"{len(searched)} of {len(standings)} feeds, {records:,} records"

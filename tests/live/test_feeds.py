@@ -1,0 +1,239 @@
+"""Feeds in a real daemon, from a provider on loopback."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from tests.live.daemon import Answer, Daemon, wait_until
+from tests.live.provider import Provider, says, serves
+
+#: URLhaus' sample, longer.
+HEAD = b"# URLhaus\n# id,dateadded,url,url_status,last_online,threat,tags,urlhaus_link,reporter\n"
+LISTED = "http://203.0.113.5:41522/bin.sh"
+
+
+def urlhaus(*urls: str) -> bytes:
+    """A file of URLhaus with these URLs."""
+    return HEAD + b"".join(
+        f'"{number}","2026-01-20 09:58:12","{url}","online","2026-01-20 09:58:12",'
+        f'"malware_download","elf","https://urlhaus.abuse.ch/url/{number}/","someone"\n'.encode()
+        for number, url in enumerate(urls, 3_500_001)
+    )
+
+
+def properties(answer: Answer) -> list[dict[str, Any]]:
+    """Each hit's properties, by name."""
+    return [{one["name"]: one["value"] for one in hit["props"]} for hit in answer.json["hits"]]
+
+
+class FeedsTests(TestCase):
+    """A catalogue feed whose URL leads to a provider of ours."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        """A provider, and a configuration of a few lines."""
+        self.provider = Provider()
+        self.addCleanup(self.provider.end)
+        self.provider.vices["/recent.csv"] = serves(urlhaus(LISTED), 'ETag: "one"')
+        self.config = f"""
+[searchers]
+async = []
+
+[feeds.urlhaus]
+enabled = true
+url = "{self.provider.url("/recent.csv")}"
+insecure_http = true
+internal = true
+min_rows = 1
+min_interval_secs = 0
+every_secs = 1
+"""
+        self.daemon = self.made(self.config)
+
+    def made(self, config: str) -> Daemon:
+        """A daemon, not started."""
+        daemon = Daemon(Path(self.mktemp()), config)
+        self.addCleanup(daemon.stop)
+        return daemon
+
+    def hits(self, type: str, value: Any) -> list[dict[str, Any]]:
+        """The properties of the hits of a scan that is complete."""
+
+        def complete() -> Answer | None:
+            answer = self.daemon.post(type, value)
+            return answer if answer.status == 200 else None
+
+        return properties(wait_until(complete, f"an answer without anything missing on {value}"))
+
+    def test_a_feed(self) -> None:
+        """It is downloaded, indexed, and found, the whole URL and parts of it."""
+        self.daemon.start()
+        (hit,) = self.hits("net.uri", LISTED)
+        self.assertEqual(
+            hit,
+            {
+                "feed": "URLhaus",
+                "verdict": "malicious",
+                "threat": "malware_download",
+                "url": LISTED,
+                "tags": "elf",
+                "status": "online",
+                "added": "2026-01-20 09:58:12",
+                "reporter": "someone",
+                "link": "https://urlhaus.abuse.ch/url/3500001/",
+                "credit": "URLhaus, abuse.ch",
+            },
+        )
+        kinds = {
+            one["name"]: one["type"]
+            for one in self.daemon.post("net.uri", LISTED).json["hits"][0]["props"]
+        }
+        self.assertEqual((kinds["url"], kinds["link"]), ("string", "uri"))
+        (through,) = self.hits("net.uri", "hxxp://203[.]0[.]113[.]5:41522/bin.sh#x")
+        self.assertEqual(through["link"], hit["link"])
+        (on_host,) = self.hits("net.ip", "203.0.113.5")
+        self.assertEqual(on_host["Matched"], "URL on the address")
+        self.assertEqual(self.hits("net.uri", "http://203.0.113.5:41522/other"), [])
+        (within,) = self.hits("string", f"please open {LISTED} now")
+        self.assertEqual(within["url"], LISTED)
+        told = self.daemon.ctsd("feeds").stdout
+        self.assertRegex(told, r"urlhaus +\d+ s +1 +0 .*good")
+        self.assertRegex(self.daemon.ctsd("searchers").stdout, "feeds +sync +on")
+
+    def test_the_provider_dies(self) -> None:
+        """What there is goes on answering, and says of when it is; after a restart, too."""
+        self.daemon.config.write_text(
+            self.daemon.config.read_text().replace("every_secs = 1", "every_secs = 5")
+        )
+        self.daemon.start()
+        first = self.hits("net.uri", LISTED)
+        self.provider.vices["/recent.csv"] = says("500 Broken")
+        wait_until(
+            lambda: "it answered 500" in self.daemon.ctsd("feeds").stdout, "the failure is shown"
+        )
+        self.assertEqual(self.hits("net.uri", LISTED), first)
+        self.assertEqual(self.daemon.ask("GET", "/health/ready").status, 200)
+        self.assertEqual(self.daemon.stop(), 0)
+        # The copy is from two days ago; nobody can be asked.
+        self.provider.end()
+        state = self.daemon.state_dir / "feeds" / "urlhaus" / "feed.json"
+        kept = json.loads(state.read_bytes())
+        kept["copy"]["checked"] -= 2 * 86400
+        kept["due"] = kept["tried"] + 3600
+        state.write_text(json.dumps(kept))
+        self.daemon.start()
+        (hit,) = self.hits("net.uri", LISTED)
+        self.assertRegex(hit.pop("stale since"), r"\d{4}-\d\d-\d\d")
+        self.assertEqual(hit, first[0])
+        self.assertIn("stale", self.daemon.ctsd("feeds").stdout)
+        # Past its age nothing in it counts, and it is away.
+        self.assertEqual(self.daemon.stop(), 0)
+        kept["copy"]["checked"] -= 40 * 86400
+        state.write_text(json.dumps(kept))
+        self.daemon.start()
+        answer = self.daemon.post("net.uri", LISTED)
+        self.assertEqual((answer.status, answer.json["hits"]), (303, []))
+        self.assertIn("too old", self.daemon.ctsd("feeds").stdout)
+
+    def test_never_loaded(self) -> None:
+        """A feed that never came is "later", one that is not required is not waited for."""
+        self.provider.vices["/recent.csv"] = says("404 Not Found")
+        self.daemon.start()
+        answer = self.daemon.post("net.uri", LISTED)
+        self.assertEqual((answer.status, answer.json["hits"]), (303, []))
+        self.assertEqual(self.daemon.ask("GET", "/health/ready").status, 200)
+        self.daemon.config.write_text(self.daemon.config.read_text() + "required = false\n")
+        self.daemon.signal(signal.SIGHUP)
+        wait_until(
+            lambda: self.daemon.post("net.uri", LISTED + "?2").status == 200, "nobody is waited for"
+        )
+
+    def test_both(self) -> None:
+        """While one feed is away the hits of another are shown, and the scan stays open."""
+        self.provider.vices["/list.txt"] = serves(b"203.0.113.5\n")
+        mine = f"""
+[feeds.mine]
+url = "{self.provider.url("/list.txt")}"
+insecure_http = true
+internal = true
+format = "lines"
+indicators = [{{ field = "line", type = "net.ip" }}]
+"""
+        self.provider.vices["/recent.csv"] = says("404 Not Found")
+        self.daemon = self.made(self.config.replace("every_secs = 1", "every_secs = 600") + mine)
+        self.daemon.start()
+
+        def shown() -> Answer | None:
+            answer = self.daemon.post("net.ip", "203.0.113.5")
+            return answer if answer.json["hits"] else None
+
+        answer = wait_until(shown, "a hit of the feed that is there")
+        self.assertEqual(answer.status, 303)
+        (hit,) = properties(answer)
+        self.assertEqual(hit["feed"], "mine")
+
+    def test_new_copies(self) -> None:
+        """A newer file is served soon; one that is a page of HTML is not taken."""
+        self.daemon.start()
+        self.hits("net.uri", LISTED)
+        other = "http://203.0.113.6/new"
+        self.provider.vices["/recent.csv"] = serves(urlhaus(LISTED, other))
+        wait_until(lambda: self.hits("net.uri", other), "the newer file is served")
+        self.provider.vices["/recent.csv"] = serves(b"<html><body>Moved</body></html>")
+        wait_until(
+            lambda: "HTML" in self.daemon.ctsd("feeds").stdout, "the page is refused", secs=60
+        )
+        self.assertEqual(len(self.hits("net.uri", other)), 1)
+
+    def test_own_file(self) -> None:
+        """A file of ours is taken, and again when it changes."""
+        daemon = self.daemon = self.made("")
+        file = daemon.directory / "list.csv"
+        file.write_text("value,why\n203.0.113.9,ours\n")
+        daemon.config.write_text(
+            daemon.config.read_text()
+            + """
+[feeds.ours]
+title = "Our own list"
+file = "list.csv"
+format = "csv"
+header = true
+indicators = [{ field = "value", type = ["net.ip", "net.name", "net.uri"] }]
+properties = { why = "why" }
+"""
+        )
+        daemon.start()
+        (hit,) = self.hits("net.ip", "203.0.113.9")
+        self.assertEqual(hit, {"feed": "Our own list", "verdict": "malicious", "why": "ours"})
+        file.write_text("value,why\n203.0.113.9,ours\nbad.example,ours too\n")
+        wait_until(lambda: self.hits("net.name", "bad.example"), "the change is seen")
+
+    def test_wrong(self) -> None:
+        """A feed that is wrong stops the start with one line."""
+        daemon = self.made("[feeds.openphish]\nenabled = true\n")
+        self.assertEqual(daemon.run().wait(60), 1)
+        (line,) = [
+            each for each in daemon.log.read_text().splitlines() if "feeds.openphish" in each
+        ]
+        self.assertRegex(line, r'ctsd\.toml:\d+: feeds\.openphish\.?\w*: .*"accepted"')
+
+    def test_commands(self) -> None:
+        """Bringing a file, updating, accepting what was refused, without a daemon."""
+        done = self.daemon.ctsd("feeds", "update", "urlhaus")
+        self.assertIn("urlhaus: 1 records, 0 rows refused", done.stdout)
+        brought = self.daemon.directory / "brought.csv"
+        brought.write_bytes(HEAD)
+        done = self.daemon.ctsd("feeds", "import", "urlhaus", str(brought), check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("0 records", done.stderr)
+        self.assertIn("0 records", self.daemon.ctsd("feeds", "accept", "urlhaus").stdout)
+        self.daemon.ctsd("feeds", "update")
+        tried = self.daemon.ctsd("feeds", "try", "urlhaus", LISTED).stdout
+        self.assertIn("1 rows: 1 records", tried)
+        self.assertIn("1 found", tried)
