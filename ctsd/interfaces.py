@@ -7,6 +7,7 @@ C{Deferred} may be given one that has fired already; all of them run in the reac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,11 +142,14 @@ class IScanStore(INews):
     def find(*, service: str, digest: bytes) -> Deferred[Scan | None]:
         """The newest OPEN or INCOMPLETE scan of this service for this digest."""
 
-    def unfinished(*, since: float = 0.0) -> Deferred[set[tuple[str, bytes]]]:
+    def unfinished(
+        *, since: float = 0.0, until: float = math.inf, limit: int = 200_000
+    ) -> Deferred[set[tuple[str, bytes]]]:
         """
-        (service, digest) of every OPEN or INCOMPLETE scan, without the empty digests.
+        (service, digest) of OPEN and INCOMPLETE scans, without the empty digests.
 
-        :param since: leaves out those that were created before.
+        :param since: leaves out those that were created before; C{until}: then, or later.
+        :param limit: the newest so many.
         """
 
     def hold(*, scan_ids: Sequence[str], holder: str) -> Deferred[list[Scan]]:

@@ -358,6 +358,10 @@ class ScanSuite(_Suite):
             await self.store.unfinished(since=START + 4),
             {("other", digest), ("", scan(5).digest)},
         )
+        self.assertEqual(
+            await self.store.unfinished(since=START + 4, until=START + 5), {("other", digest)}
+        )
+        self.assertEqual(await self.store.unfinished(limit=1), {("", scan(5).digest)})
 
     async def test_due(self) -> None:
         """Scans come when a search is due or their deadline has passed, longest waiting first."""
@@ -1213,7 +1217,14 @@ class BrokenSuite(_Suite):
     async def test_every_verb(self) -> None:
         """Every verb fails with a StoreError whose cause is the driver's own error."""
         verbs = self.verbs()
-        tested = {name for name, _ in verbs} | {"now", "secret", "full", "remember", "changed", "hears"}
+        tested = {name for name, _ in verbs} | {
+            "now",
+            "secret",
+            "full",
+            "remember",
+            "changed",
+            "hears",
+        }
         self.assertEqual(tested, set(IStore.names(all=True)))
         self.fixture.ruin()
         for name, arguments in verbs:

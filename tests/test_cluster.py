@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import LostScan, SearchFailed, StoreError, Unavailable
 from ctsd.model import FILE, Artifact, File, ScanView
+from ctsd.scanning.flight import Keys
 from ctsd.store.memory import MemoryStore
 from tests.scanning import Local, Told, a_hit, source_of
 from tests.test_scanner import IP, House
@@ -217,6 +218,16 @@ class JoinTests(ClusterTestCase):
         told.tell([a_hit()])
         self.assertEqual(len(self.final(self.a, scan).hits), 1)
 
+    def test_keys(self) -> None:
+        """So many unfinished scans are known; the oldest are forgotten first."""
+        keys = Keys(2)
+        for digest in (b"a", b"b", b"a", b"c"):
+            keys.add(("", digest))
+        self.assertEqual([("", each) in keys for each in (b"a", b"b", b"c")], [False, True, True])
+        keys.discard(("", b"b"))
+        keys.discard(("", b"b"))
+        self.assertEqual(len(keys), 1)
+
     def test_unfinished(self) -> None:
         """What another node has left open is known soon: its good outcomes are not asked again."""
         a, b = (self.node(name, scan_deadline_secs=10) for name in "ab")
@@ -398,3 +409,18 @@ class TakeOverTests(ClusterTestCase):
         self.wait(2)
         self.told["a"].tell([a_hit()])
         self.assertEqual(len(self.final(self.b, view.id).hits), 1)
+
+    def test_name_twice(self) -> None:
+        """Two processes of one name don't take turns for ever: the first one takes another."""
+        twin = self.node("a")
+        view = self.promised(self.a)
+        self.wait(10)
+        houses = (self.a, twin, self.b)
+        epochs = [house.membership.holder for house in houses]
+        self.assertEqual(len({each.rpartition("#")[0] for each in epochs}), 3)
+        for told in self.told.values():
+            while told.waiting:
+                told.tell([a_hit()])
+        self.assertEqual(self.final(self.a, view.id), self.final(self.b, view.id))
+        self.wait(20)
+        self.assertEqual(epochs, [house.membership.holder for house in houses])

@@ -373,7 +373,7 @@ class SQLiteTests(_OnSQLite, unittest.TestCase):
         self.addCleanup(connection.close)
         for steps, index in (
             (bound(scan_steps.find, "", b"d"), "scans_unfinished"),
-            (bound(scan_steps.unfinished, START), "scans_new"),
+            (bound(scan_steps.unfinished, START, START, 9), "scans_new"),
             (bound(scan_steps.due, START, "me", 9), "scans_wake"),
             (bound(node_steps.held, "me"), "searches_held"),
             (bound(scan_steps.load, "x"), "sqlite_autoindex_scans_1"),

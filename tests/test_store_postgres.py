@@ -333,7 +333,7 @@ class PostgresTests(_OnPostgres, unittest.TestCase):
             (bound(scan_steps.due, START, "me", 9), "scans_wake"),
             (bound(scan_steps.load, "x"), "scans_pkey"),
             (bound(node_steps.held, "me"), "searches_held"),
-            (bound(scan_steps.unfinished, START), "scans_new"),
+            (bound(scan_steps.unfinished, START, START, 9), "scans_new"),
             (bound(threat_steps.threats, 0, 9), "threats_pkey"),
             (bound(threat_steps.twins, [b"t"]), "threats_twin"),
             (bound(aging_steps.finished_scans, START, 9), "scans_age"),

@@ -6,6 +6,37 @@ from attrs import define, field
 
 from ctsd.scanning.live import LiveScan
 
+#: So many unfinished scans are known; of more, the newest.
+MAX_UNFINISHED = 200_000
+
+
+class Keys:
+    """
+    A set of at most so many members; the ones that were added first leave first.
+
+    :param limit: how many.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._members: dict[tuple[str, bytes], None] = {}
+
+    def __contains__(self, key: tuple[str, bytes]) -> bool:
+        return key in self._members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, key: tuple[str, bytes]) -> None:
+        """One more, or the same again."""
+        self._members.setdefault(key)
+        if len(self._members) > self._limit:
+            del self._members[next(iter(self._members))]
+
+    def discard(self, key: tuple[str, bytes]) -> None:
+        """One less, if it is there."""
+        self._members.pop(key, None)
+
 
 @define(eq=False)
 class Flight:
@@ -17,13 +48,14 @@ class Flight:
         for these an artifact costs a store read. What other nodes write is in it a second later,
         what they finish stays until it was looked for once. Before that an equal artifact is at
         worst searched again, as a scan with an id of its own, of which nothing was said yet; and
-        where a remote searcher is asked not even that, for the promise meets the other one.
+        where a remote searcher is asked not even that, for the promise meets the other one. So it
+        may also be bounded.
     :ivar doubtful: whether the store may have written, without our knowing, that we run a search.
     :ivar stopping: whether this process takes no more scans.
     """
 
     by_key: dict[tuple[str, bytes], LiveScan] = field(factory=dict, repr=False)
-    unfinished: set[tuple[str, bytes]] = field(factory=set, repr=False)
+    unfinished: Keys = field(factory=lambda: Keys(MAX_UNFINISHED), repr=False)
     doubtful: bool = False
     stopping: bool = False
     _by_id: dict[str, LiveScan] = field(factory=dict, repr=False)

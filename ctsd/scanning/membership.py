@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from secrets import token_hex
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -73,10 +74,7 @@ class Membership:
             if self.holder and not await self._store.beat(
                 holder=self.holder, secs=self._lease_secs
             ):
-                self._log.error(
-                    "{holder} was taken for dead: others finish what it was working on",
-                    holder=self.holder,
-                )
+                self._struck_off()
                 self.holder, self._heard_at = "", -math.inf
             if not self.holder:
                 self.holder = await self._store.register(name=self._name, secs=self._lease_secs)
@@ -85,6 +83,22 @@ class Membership:
             self._heard_at = sent
         finally:
             self._lock.release()
+
+    def _struck_off(self) -> None:
+        if self.sure:
+            # Nobody had a reason, but for one who goes by the same name.
+            self._name = f"{self._name} {token_hex(4)}"
+            self._log.error(
+                "{holder} was replaced by another process of that name (is state_dir a copy?);"
+                " this one is now {name}",
+                holder=self.holder,
+                name=self._name,
+            )
+            return
+        self._log.error(
+            "{holder} was taken for dead: others finish what it was working on",
+            holder=self.holder,
+        )
 
     async def leave(self) -> None:
         """

@@ -13,15 +13,17 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
 from ctsd.interfaces import ISpool, IStore
-from ctsd.scanning.flight import Flight
+from ctsd.scanning.flight import MAX_UNFINISHED, Flight
 from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises
 from ctsd.scanning.resuming import Resuming
 from ctsd.scanning.rules import Rules
 from ctsd.scanning.searches import Searches
 
-#: A scan may be written so long after it was created.
-_WRITTEN_SECS = 60.0
+#: Scans of other nodes are looked at when they are so old: most have ended before.
+_SETTLED_SECS = 5.0
+#: A scan may be written so long after it could have been looked at.
+_WRITTEN_SECS = 10.0
 
 
 class Upkeep(Service):
@@ -148,7 +150,7 @@ class Upkeep(Service):
 
     async def _open(self) -> None:
         await self._promises.renew()
-        await self._learn()
+        await self._learn_all()
         self._spool.sweep(keep=await self._store.files())
         self.ready = True
         waiting, self._waiting = self._waiting, []
@@ -190,11 +192,21 @@ class Upkeep(Service):
         if idle:
             await self._store.let_go(searches=idle, holder=holder)
 
+    async def _learn_all(self) -> None:
+        """Know of what is unfinished at the start: nothing of it is ours."""
+        for key in await self._store.unfinished(limit=MAX_UNFINISHED):
+            self._flight.unfinished.add(key)
+        self._known_until = self._store.now()
+
     async def _learn(self) -> None:
         """Know of the unfinished scans that other nodes have written."""
-        now = self._store.now()
-        self._flight.unfinished |= await self._store.unfinished(since=self._known_until)
-        self._known_until = now - _WRITTEN_SECS
+        until = self._store.now() - _SETTLED_SECS
+        learned = await self._store.unfinished(
+            since=self._known_until - _WRITTEN_SECS, until=until, limit=MAX_UNFINISHED
+        )
+        for key in learned:
+            self._flight.unfinished.add(key)
+        self._known_until = until
 
     async def _age(self) -> None:
         await self._safely(self._remove_old, "Nothing was aged")

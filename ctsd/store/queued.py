@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ctsd.model import Scan
 from ctsd.records import Finds
-from ctsd.store import scan_steps
+from ctsd.store import node_steps, scan_steps
 from ctsd.store.rows import as_kept
 from ctsd.store.steps import MakeSteps, bound
 from ctsd.store.verbs import Verbs
@@ -94,6 +94,14 @@ class QueuedVerbs(Verbs, Service):
         if waiting is not None:
             return succeed(as_kept(waiting))
         return super().load(scan_id=scan_id)
+
+    def beat(self, *, holder: str, secs: float) -> Deferred[bool]:
+        """
+        See L{ctsd.interfaces.INodeStore.beat}; past the queue: what waits there must not make us
+        look dead.
+        """
+        beat = Write(bound(node_steps.beat, holder, secs, self.now()), durable=False)
+        return self._run([beat]).addCallback(lambda results: bool(results[0][1]))
 
     def _end_queue(self) -> Deferred[None]:
         """Write what waits, and take nothing more; fires when the engine is idle."""

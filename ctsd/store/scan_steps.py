@@ -132,12 +132,12 @@ def find(service: str, digest: bytes) -> Steps[Scan | None]:
     )
 
 
-def unfinished(since: float) -> Steps[set[tuple[str, bytes]]]:
-    """Service and digest of every unfinished scan that is no older."""
+def unfinished(since: float, until: float, limit: int) -> Steps[set[tuple[str, bytes]]]:
+    """Service and digest of the newest unfinished scans that were created in that time."""
     rows = yield Query(
         "SELECT service, digest FROM scans WHERE state <> 'complete' AND created >= ?"
-        " AND digest <> ?",
-        (since, b""),
+        " AND created < ? AND digest <> ? ORDER BY created DESC LIMIT ?",
+        (since, until, b"", limit),
     )
     return {(service, bytes(digest)) for service, digest in rows}
 

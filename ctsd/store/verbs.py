@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,9 +94,11 @@ class Verbs(ABC):
             return succeed(None)
         return self._read(bound(scan_steps.find, service, digest))
 
-    def unfinished(self, *, since: float = 0.0) -> Deferred[set[tuple[str, bytes]]]:
+    def unfinished(
+        self, *, since: float = 0.0, until: float = math.inf, limit: int = 200_000
+    ) -> Deferred[set[tuple[str, bytes]]]:
         """See L{IScanStore.unfinished}."""
-        return self._read(bound(scan_steps.unfinished, since))
+        return self._read(bound(scan_steps.unfinished, since, until, limit))
 
     def hold(self, *, scan_ids: Sequence[str], holder: str) -> Deferred[list[Scan]]:
         """See L{IScanStore.hold}."""
