@@ -271,7 +271,9 @@ class _LineEndpoint:
         """See L{IStreamClientEndpoint}."""
         wrapping: WrappingFactory[Line] = WrappingFactory(protocolFactory)
         wrapping.protocol = self._endpoints.line_of
-        wrapping.noisy = False
+        # Each would tell of its start and its end in the log.
+        for factory in (wrapping, protocolFactory):
+            factory.noisy = False  # type: ignore[union-attr]
         connected = self._endpoint.connect(wrapping)
         connected.addTimeout(self._endpoints.timeout_secs, self._endpoints.reactor, _too_late)
         return connected.addCallback(_wrapped)
