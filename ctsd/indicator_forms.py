@@ -34,7 +34,7 @@ _PLAIN_NAME: Final = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z]+")
 _PORT: Final = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//)?")
 #: Of a URL that was parsed: user name and password, host, port.
-_AUTHORITY: Final = re.compile(r"(?:[^/?]*@)?(\[[^\]/?]*\]|[^:/?]+)(:[0-9]+)?")
+_AUTHORITY: Final = re.compile(r"//(?:[^/?]*@)?(\[[^\]/?]*\]|[^:/?]+)(:[0-9]+)?")
 #: Whose hosts WHATWG brings into one form: "special schemes", but for C{file}.
 _WHATWG_SCHEMES: Final = frozenset({"ftp", "http", "https", "ws", "wss"})
 _MAILBOX: Final = re.compile(r"<([^<>]+)>\s*$")
@@ -181,21 +181,31 @@ def url_form(text: str) -> Url | None:
         return Url(said[1].lower(), text[said.end() :], "")
     bare = said is None or said[2] is None
     try:
-        href = can_ada.parse(f"http://{text}" if bare else text).href
+        parsed = can_ada.parse(f"http://{text}" if bare else text)
     except NO_URL:
         return None
-    scheme, sign, rest = href.partition("#")[0].partition("://")
-    if not sign:
-        return Url(scheme, rest, "")
+    scheme = parsed.protocol[:-1]
+    if scheme not in _WHATWG_SCHEMES:
+        return _other_url(scheme, parsed.href)
+    host, port = parsed.hostname, parsed.port
+    if host[-1] in ".]":
+        host = host_form(host)
+    shown = f"[{host}]" if ":" in host else host
+    if bare:
+        # Where nothing says that it isn't HTTPS, that has its own port, too.
+        scheme, port = "", "" if port == "443" else port
+    if port:
+        return Url(scheme, f"{shown}:{port}{parsed.pathname}{parsed.search}", host)
+    return Url(scheme, f"{shown}{parsed.pathname}{parsed.search}", host)
+
+
+def _other_url(scheme: str, href: str) -> Url:
+    """A URL of a scheme whose hosts the standard leaves as they are."""
+    rest = href.partition("#")[0].partition(":")[2]
     found = _AUTHORITY.match(rest)
     if found is None:
         return Url(scheme, rest, "")
-    host, port, path = found[1], found[2] or "", rest[found.end() :]
-    if scheme not in _WHATWG_SCHEMES or host[-1] in ".]":
-        host = host_form(host)
-    if bare:
-        # Where nothing says that it isn't HTTPS, that has its own port, too.
-        scheme, port = "", "" if port == ":443" else port
+    host, port, path = host_form(found[1]), found[2] or "", rest[found.end() :]
     shown = f"[{host}]" if ":" in host else host
     return Url(scheme, f"{shown}{port}{path}", host)
 

@@ -132,6 +132,8 @@ def url(text: str) -> tuple[str, str, str] | None:
     port = f":{parsed.port}" if parsed.port and (said or parsed.port != "443") else ""
     href = parsed.href.partition("#")[0].partition("://")[2]
     path = re.sub(r"^[^/?]*", "", href)
+    if parsed.protocol in ("http:", "https:", "ftp:") and path.endswith("?"):
+        path = path[:-1] if path.count("?") == 1 else path
     return scheme, host, f"{host}{port}{path}"
 
 

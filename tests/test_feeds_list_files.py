@@ -194,7 +194,7 @@ class ChildTests(TestCase):
             "ctsd.feeds.list_work",
             {
                 "directory": str(home / "index"),
-                "files": {"hosts": str(home / "hosts" / "list.json")},
+                "files": [str(home / "hosts" / "list.json")],
                 "max_bytes": 1000,
                 "made_of": "this",
             },

@@ -84,6 +84,10 @@ class Limits:
     found: int = 256
 
 
+#: As documented.
+DEFAULT_LIMITS: Final = Limits()
+
+
 @frozen
 class Within:
     """

@@ -190,7 +190,7 @@ class KeyIndex:
             for file in fresh:
                 file.close()
             combined.close()
-            if isinstance(error, LookupError | TypeError):
+            if isinstance(error, LookupError | TypeError | ValueError):
                 raise BadIndex("its directory is wrong") from error
             raise
 

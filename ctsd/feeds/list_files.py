@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,8 +33,6 @@ LIST_NAME: Final = "list.json"
 
 #: How long after an index could not be built it is tried again.
 RETRY_SECS: Final = 600.0
-
-_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class ListFiles(Service):
@@ -151,17 +148,16 @@ class ListFiles(Service):
         else:
             self._tell("")
 
-    def _files(self) -> tuple[dict[str, Path], str]:
-        """The lists' files by the names of their lists, and all that they are, in one text."""
-        found: dict[str, Path] = {}
+    def _files(self) -> tuple[list[str], str]:
+        """The paths of all lists, and all that they are, in one text."""
+        found = list(map(str, _all_files(self._paths)))
+        if len(found) > self._max_files:
+            self._log.error("Warninglists beyond {count} are left out", count=self._max_files)
+            found = found[: self._max_files]
         digest = hashlib.blake2b(key_label().encode(), digest_size=16)
-        for path in _all_files(self._paths):
-            if len(found) == self._max_files:
-                self._log.error("Warninglists beyond {count} are left out", count=len(found))
-                break
-            name = path.parent.name if path.name == LIST_NAME else path.stem
-            found[f"{len(found):04d}-{_NO_NAME.sub('_', name)}"] = path
-            digest.update(f"{path}\0{look_of(path)}\0".encode("utf-8", "surrogateescape"))
+        for path in found:
+            look = look_of(Path(path))
+            digest.update(f"{path}\0{look}\0".encode("utf-8", "surrogateescape"))
         return found, digest.hexdigest()
 
     async def _serve(self) -> Aside:
@@ -179,10 +175,10 @@ class ListFiles(Service):
             self.lists = Warninglists(small=self._small, patterns=patterns, index=self._indicators)
         return aside
 
-    async def _build(self, files: dict[str, Path], made_of: str) -> bool:
+    async def _build(self, files: list[str], made_of: str) -> bool:
         given = {
             "directory": str(self._directory),
-            "files": {name: str(path) for name, path in files.items()},
+            "files": files,
             "max_bytes": self._max_bytes,
             "made_of": made_of,
         }

@@ -7,16 +7,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import asdict, frozen
+from attrs import asdict, define, field, frozen
 
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.inside import answer
 from ctsd.feeds.key_store import key_label, merge_feeds, write_feed
 from ctsd.feeds.warninglists import Warninglist, is_indexed, read_warninglist, records_of
+from ctsd.records import Record
+
+#: What the index calls all of them together.
+FEED: Final = "warninglists"
 
 #: What stands beside the index: the lists that can't be in it, and what it was made of.
 ASIDE: Final = "patterns.json"
@@ -41,31 +45,48 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     """
     Make the index of some files. One that is no list is left out.
 
-    :param given: C{directory} of the index; C{files}, their paths by the names that their lists
-        shall have in it; C{max_bytes} of one; C{made_of}, see L{Aside}.
+    :param given: C{directory} of the index; C{files}, their paths; C{max_bytes} of one;
+        C{made_of}, see L{Aside}.
     :return: how many C{lists} and C{records} there are, and how many files have C{failed}.
     :raises OSError: the index can't be written.
     """
     directory = Path(given["directory"])
-    names: list[str] = []
-    patterns: list[Warninglist] = []
-    failed: dict[str, str] = {}
-    records = 0
-    for name, path in given["files"].items():
-        try:
-            listed = read_warninglist(_read(Path(path), given["max_bytes"]))
-        except (OSError, ValueError) as error:
-            failed[path] = error.strerror or "" if isinstance(error, OSError) else str(error)
-            continue
-        if not is_indexed(listed):
-            patterns.append(listed)
-            continue
-        about = FeedAbout(name=name, label=key_label())
-        records += write_feed(directory, about, records_of(listed)).records
-        names.append(name)
-    merge_feeds(directory, names)
-    write_aside(directory, Aside(made_of=given["made_of"], lists=tuple(patterns), failed=failed))
-    return {"lists": len(names) + len(patterns), "records": records, "failed": len(failed)}
+    reading = _Reading(given["files"], given["max_bytes"])
+    # Entries know their list, so all lists are one feed.
+    about = FeedAbout(name=FEED, label=key_label())
+    about = write_feed(directory, about, reading.records())
+    merge_feeds(directory, [FEED])
+    write_aside(
+        directory,
+        Aside(made_of=given["made_of"], lists=tuple(reading.patterns), failed=reading.failed),
+    )
+    return {"lists": reading.lists, "records": about.records, "failed": len(reading.failed)}
+
+
+@define
+class _Reading:
+    """Reads files, one after the other."""
+
+    files: Sequence[str]
+    max_bytes: int
+    lists: int = 0
+    patterns: list[Warninglist] = field(factory=list)
+    failed: dict[str, str] = field(factory=dict)
+
+    def records(self) -> Iterator[Record | None]:
+        """The entries that can be indexed; the other lists are C{patterns}."""
+        for path in self.files:
+            try:
+                listed = read_warninglist(_read(Path(path), self.max_bytes))
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                self.failed[path] = why or "it can't be read"
+                continue
+            self.lists += 1
+            if is_indexed(listed):
+                yield from records_of(listed)
+            else:
+                self.patterns.append(listed)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
