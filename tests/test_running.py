@@ -15,9 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
 from ctsd.scanning.asking import ask_local
-from ctsd.scanning.running import Runner
+from ctsd.scanning.running import BUSY_RETRY_SECS, Runner
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Answered, Ask, Question, Source
+from ctsd.scans import backoff_secs
 from ctsd.searcher import BaseArtifactSearch, Found, name_of
 from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
 
@@ -324,16 +325,15 @@ class RunnerTests(SynchronousTestCase):
         self.assertFalse(source.slots.stuck)
 
     def test_no_free_slot(self) -> None:
-        """Waiting for a slot has an end."""
+        """Waiting for a slot has an end. It is tried again soon, however often that was so."""
         source = self.source(Told(), slots=Slots(limit=1))
-        self.runner.ask(source, ask_about())
-        self.clock.advance(3)
-        waiting = self.runner.ask(source, ask_about())
-        self.clock.advance(1)
-        self.assertNoResult(waiting)
-        waiting_in_vain = self.runner.ask(self.source(Told()), ask_about())
+        first, second, third = [self.runner.ask(source, ask_about()) for _ in range(3)]
         self.clock.advance(5)
-        self.assertIs(self.successResultOf(waiting_in_vain).outcome.ended, Ended.FAILED)
+        self.assertEqual(self.successResultOf(first).outcome.reason, "no answer within 5 s")
+        self.assertNoResult(second)
+        busy = self.successResultOf(third).outcome
+        self.assertEqual((busy.ended, busy.reason), (Ended.FAILED, "no free slot within 5 s"))
+        self.assertEqual(backoff_secs(busy, tries=9), BUSY_RETRY_SECS)
 
     def test_cancel(self) -> None:
         """Cancelling the answer gives the search up."""

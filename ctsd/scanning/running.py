@@ -29,6 +29,10 @@ class RunAlone(Protocol):
 
 _GIVEN_UP = Answered(Outcome(Ended.FAILED, reason="given up"))
 
+#: A search that found no free slot is tried again so soon, each time: the source has not failed,
+#: and ever longer waits would leave slots idle while scans wait for them.
+BUSY_RETRY_SECS = 3.0
+
 
 class Runner:
     """
@@ -60,25 +64,34 @@ class Runner:
 
     async def _ask(self, source: Source, ask: Ask, alone: bool) -> Answered:
         try:
-            await self._slot(source)
+            if not await self._slot(source):
+                return Answered(
+                    Outcome(
+                        Ended.FAILED,
+                        reason=f"no free slot within {source.timeout_secs:g} s",
+                        after_secs=BUSY_RETRY_SECS,
+                    )
+                )
             return await self._timed(source, *self._started(source, ask, alone))
         except SearchFailed as failed:
             return Answered(Outcome(Ended.FAILED, reason=failed.reason))
         except CancelledError:
             return _GIVEN_UP
 
-    async def _slot(self, source: Source) -> None:
+    async def _slot(self, source: Source) -> bool:
+        """Wait for a slot; whether there was one in time."""
         turn = source.slots.take()
         if turn is None:
-            return
+            return True
         waited = self._clock.callLater(source.timeout_secs, turn.cancel)
         try:
             await turn
         except CancelledError:
-            raise SearchFailed(f"no free slot within {source.timeout_secs:g} s") from None
+            return False
         finally:
             if waited.active():
                 waited.cancel()
+        return True
 
     def _started(
         self, source: Source, ask: Ask, alone: bool
@@ -111,19 +124,22 @@ class Runner:
         The first of: the search has ended, or its time is over. The slot stays taken until the
         search has really ended.
         """
-        overstayed = False
+        over = overstayed = False
 
         def stop(result: Deferred[Answered]) -> None:
             nonlocal overstayed
-            overstayed = True
-            source.slots.overstay()
             give_up()
+            if not over:
+                overstayed = True
+                source.slots.overstay()
 
         def too_late() -> None:
             answer.errback(SearchFailed(f"no answer within {source.timeout_secs:g} s"))
             stop(answer)
 
         def ended(result: Answered | Failure) -> None:
+            nonlocal over
+            over = True
             self._running.discard(answer)
             source.slots.free(overstayed=overstayed)
             if late.active():
