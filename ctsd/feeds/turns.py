@@ -19,7 +19,7 @@ from ctsd.interfaces import IShared
 _T = TypeVar("_T")
 
 #: How long a node that died keeps its turn.
-LEASE_SECS = 60.0
+LEASE_SECS = 30.0
 
 
 class Turns:
@@ -114,7 +114,7 @@ class _Keeping:
         asked = self._clock.seconds()
         try:
             # A store that does not answer must not keep us from noticing that our time is over.
-            token = await self._lease().addTimeout(LEASE_SECS / 4, self._clock)
+            token = await self._lease().addTimeout(LEASE_SECS / 8, self._clock)
         except (StoreError, TimeoutError):
             token = None
             if self._clock.seconds() < self._until - LEASE_SECS / 4:
