@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ctsd import __version__
 from ctsd._cli import World, real_world
+from ctsd.cli_allow import add_commands as add_allow
 from ctsd.cli_check import add_commands as add_check
 from ctsd.cli_feeds import add_commands as add_feeds
 from ctsd.cli_passwd import add_commands as add_passwd
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="the configuration (default: $CTSD_CONFIG, else ./ctsd.toml, else the defaults)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_check, add_feeds, add_threats, add_scan, add_store, add_passwd):
+    for add in (add_check, add_feeds, add_allow, add_threats, add_scan, add_store, add_passwd):
         add(commands, common)
     return parser
 
