@@ -418,7 +418,7 @@ class PostgresTests(_Places, SynchronousTestCase):
     def test_save(self) -> None:
         """A backup is made beside others who write, and shows one moment."""
         database = self.database()
-        put(self.path, [(b"%d" % number, os.urandom(1000), 0.0) for number in range(3000)])
+        put(self.path, [(b"%d" % number, os.urandom(1000), 0.0) for number in range(1500)])
         move(self.file, database, tell=silent)
         stop = threading.Event()
 
@@ -426,12 +426,13 @@ class PostgresTests(_Places, SynchronousTestCase):
             connection = Shared.server().connect(self.name)
             while not stop.is_set():
                 connection.cursor().execute("UPDATE pairs SET expires = expires + 1")
+                stop.wait(0.02)
             connection.close()
 
         writing = threading.Thread(target=write)
         writing.start()
         try:
-            for number in range(3):
+            for number in range(2):
                 target = self.dir / f"save{number}"
                 self.assertEqual(save(database, target, tell=silent), target.stat().st_size)
                 with contextlib.closing(sqlite3.connect(target)) as connection:
@@ -439,7 +440,7 @@ class PostgresTests(_Places, SynchronousTestCase):
                         "SELECT MIN(expires) - MAX(expires), COUNT(*) FROM pairs WHERE name <> ?",
                         (b"name",),
                     ).fetchone()
-                self.assertEqual(found, (0.0, 3000))
+                self.assertEqual(found, (0.0, 1500))
         finally:
             stop.set()
             writing.join()
