@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 from ctsd.errors import SearchLater
 from ctsd.feeds import feed_file
-from ctsd.feeds.array_file import ArrayFile
+from ctsd.feeds.array_file import HEAD_BYTES, PAGE, ArrayFile
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
 from ctsd.feeds.index import BadIndex
 from ctsd.feeds.indicators import Indicators
@@ -176,6 +176,18 @@ class FindTests(IndexCase):
         self.merge("alpha")
         self.assertEqual(shown(ask(self.open(), "asked.example")), {"alpha": ["asked.example"]})
 
+    def test_collision_and_match(self) -> None:
+        """What one lookup finds wrongly another may find rightly."""
+
+        def colliding(key: bytes) -> int:
+            return hash_of(b"nasked.example" if key[:1] == b"u" else key)
+
+        self.patch(feed_file, "hash_of", colliding)
+        self.write("alpha", Record(type="net.uri", value="http://asked.example/x"))
+        self.merge("alpha")
+        (alpha,) = ask(self.open(), "asked.example")
+        self.assertEqual([matched.how for matched in alpha.matched], ["URL on the host"])
+
     def test_limit(self) -> None:
         """Beyond the limit records are counted, up to a limit of that; each feed by itself."""
         self.write("alpha", *(name("a.example", f"{number}") for number in range(30)))
@@ -283,7 +295,7 @@ class DamageTests(IndexCase):
         path = self.feed if in_feed else self.combined
         data = bytearray(path.read_bytes())
         at %= len(data)
-        if 44 <= at < 4096:
+        if HEAD_BYTES <= at < PAGE:
             # Between the head and the next page there is nothing.
             return
         data[at] ^= change
@@ -308,7 +320,7 @@ class DamageTests(IndexCase):
     def test_not_whole(self) -> None:
         """Who only wants to know what a file says of itself may leave out the rest."""
         data = bytearray(self.combined.read_bytes())
-        data[4096] ^= 1
+        data[PAGE] ^= 1
         self.combined.write_bytes(data)
         file = ArrayFile.open(self.combined, whole=False)
         self.addCleanup(file.close)

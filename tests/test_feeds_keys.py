@@ -141,7 +141,7 @@ class FormTests(SynchronousTestCase):
         other = network(f"{address}/{narrow}")
         assert one is not None
         assert other is not None
-        if one.version == address.version:
+        if one.version == other.version:
             self.assertEqual(one.covers(other), narrow >= wide)
         self.assertFalse(one.covers(Network(4 if one.version == 6 else 6, 0, 0)))
 
@@ -265,6 +265,11 @@ class KeyTests(SynchronousTestCase):
                 (b"nc.d", "domain of the e-mail address"),
             ],
         )
+
+    def test_many_recipients(self) -> None:
+        """There is a limit."""
+        many = [f"{number}@a.b" for number in range(5000)]
+        self.assertLess(len(self.keys_of("email.header.to", many)), 2100)
 
     def test_files(self) -> None:
         """A file is looked for by its name; without one that came along, by what it is called."""

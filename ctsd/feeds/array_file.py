@@ -39,6 +39,9 @@ MAGIC: Final = b"ctsdar1" + (b"<" if sys.byteorder == "little" else b">")
 _HEAD: Final = struct.Struct("=8sQQQI")
 _CHECKSUM: Final = struct.Struct("=I")
 
+#: How much of page 0 is used.
+HEAD_BYTES: Final = _HEAD.size + _CHECKSUM.size
+
 #: What the places of arrays are multiples of.
 PAGE: Final = mmap.ALLOCATIONGRANULARITY
 
@@ -181,8 +184,8 @@ class ArrayFile:
 
     @classmethod
     def _map(cls, descriptor: int, is_whole: bool) -> ArrayFile:
-        head = os.pread(descriptor, _HEAD.size + _CHECKSUM.size, 0)
-        if len(head) < _HEAD.size + _CHECKSUM.size:
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        if len(head) < HEAD_BYTES:
             raise BadIndex("too short")
         magic, size, start, length, checksum = _HEAD.unpack_from(head)
         if magic != MAGIC:

@@ -80,13 +80,15 @@ class _Tally:
                 return
             if row in self.seen or file.is_expired(row, asked.now):
                 continue
-            self.seen.add(row)
             if is_full:
+                self.seen.add(row)
                 self.more += 1
                 continue
             matched = _confirmed(run, file.record(row))
             if matched is None:
+                # Another lookup may find it rightly.
                 continue
+            self.seen.add(row)
             if asked.wanted is None or asked.wanted(file.about.name, matched.record):
                 self.matched.append(matched)
                 continue
