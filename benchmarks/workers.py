@@ -2,9 +2,10 @@
 Two workers beside one process, in one run: `python benchmarks/workers.py`.
 
 The one process has a core to itself and wrk the other; the workers share both cores with wrk, so
-that what wrk needs is lost to them. Then: ids that one worker issues and the other is asked for,
-all workers replaced under load, and what memory each costs. Prints counts. `--help` lists the
-options.
+that what wrk needs is lost to them. On a machine that does other things, too, read how many cores
+each really had, and "2 x one / two": what two cores do at what a request costs. Then: ids that one
+worker issues and the other is asked for, all workers replaced under load, and what memory each
+costs. Prints counts. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ def cpu_secs(server: Server) -> float:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
         total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return total
+
+
+def idle_secs() -> float:
+    """Time so far in which a core had nothing to do, or waited for the disk; of all cores."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def pss_mib(process: int) -> float:
@@ -120,7 +127,7 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
         for case in options.cases:
             for turn, (name, server, cores) in enumerate((("one", one, "1"), ("two", two, "0,1"))):
                 source = values[name, "ids" if case == "get" else "urls"]
-                before = cpu_secs(server)
+                before, idle = cpu_secs(server), idle_secs()
                 result = load(
                     Way(name, server, server.port),
                     case,
@@ -130,13 +137,17 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
                     round_ * 2 + turn + 1,
                     cores=cores,
                 )
-                result["cpu"] = (cpu_secs(server) - before) / max(result["requests"], 1) * 1e6
+                spent = cpu_secs(server) - before
+                result["cpu"] = spent / max(result["requests"], 1) * 1e6
+                result["cores"] = spent / options.secs
+                result["idle"] = (idle_secs() - idle) / options.secs
                 results.setdefault((name, case), []).append(result)
     print(f"\n{options.rounds} rounds of {options.secs:g} s, {options.connections} connections")
     print(
-        "\n| case | one/s | two/s | ratio | spread | µs CPU one | two | p99 ms one | two | errors |"
+        "\n| case | one/s | two/s | ratio | spread | µs CPU one | two | 2 x one / two "
+        "| cores one | two | idle | p99 ms one | two | errors |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for case in options.cases:
         runs = {name: results[name, case] for name in ("one", "two")}
         ratios = [b["rate"] / a["rate"] for a, b in zip(runs["one"], runs["two"], strict=True)]
@@ -149,6 +160,9 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
             f"| {case} | {median('one', 'rate'):,.0f} | {median('two', 'rate'):,.0f} "
             f"| {statistics.median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} "
             f"| {median('one', 'cpu'):.0f} | {median('two', 'cpu'):.0f} "
+            f"| {2 * median('one', 'cpu') / median('two', 'cpu'):.2f} "
+            f"| {median('one', 'cores'):.2f} | {median('two', 'cores'):.2f} "
+            f"| {median('two', 'idle'):.2f} "
             f"| {median('one', 'p99'):.1f} | {median('two', 'p99'):.1f} | {errors:.0f} |"
         )
 
