@@ -164,7 +164,7 @@ def name_of(cls: type) -> str:
     if isinstance(given, str) and given:
         return given
     snake = _WORD_START.sub("_", cls.__name__).lower()
-    return snake.removesuffix("_artifact_search").removesuffix("_search") or snake
+    return snake.removesuffix("_artifact_search")
 
 
 @implementer(ISearcher)

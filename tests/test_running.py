@@ -296,6 +296,20 @@ class RunnerTests(SynchronousTestCase):
         (threat,) = answered.finds[0].threats
         self.assertEqual(len(threat.artifacts), 2)
 
+    def test_names(self) -> None:
+        """A class is called what it says, else after itself, without C{ArtifactSearch} alone."""
+        given = {
+            "WebSearchArtifactSearch": "web_search",
+            "WebSearch": "web_search",
+            "ArtifactSearch": "artifact_search",
+            "RFC1918ArtifactSearch": "rfc1918",
+        }
+        for name, expected in given.items():
+            self.assertEqual(name_of(type(name, (BaseArtifactSearch,), {})), expected)
+        self.assertEqual(
+            name_of(type("X", (BaseArtifactSearch,), {"name": "phishtank"})), "phishtank"
+        )
+
     def test_stuck_threads(self) -> None:
         """Threads that overstay keep their slots; when none is left the source is stuck; when a
         thread ends, it is not."""
