@@ -12,90 +12,26 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
 from ctsd.feeds.array_file import ArrayFile
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
 from ctsd.feeds.index import BadIndex
 from ctsd.feeds.key_store import COMBINED
-from ctsd.feeds.keys import HOST, ON_HOST, URL, stored
-from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside, lookups
+from ctsd.feeds.keys import HOST, ON_HOST
+from ctsd.feeds.lookups import INSIDE, Lookup, looks_inside, lookups
 from ctsd.feeds.networks import Table
+from ctsd.feeds.tallies import Asked, Run, Tally, by_feed
 from ctsd.indicator_forms import Network
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, Matched
+from ctsd.records import Derived, FeedMatches, Indexed
 
 _NO_FEEDS: Final[Container[str]] = frozenset()
-
-
-@frozen
-class _Run:
-    """
-    Neighbours in the arrays of rows: a part of what one lookup has found.
-
-    :ivar is_mixed: whether the feeds are not in their order.
-    """
-
-    lookup: Lookup
-    how: str
-    feeds: memoryview
-    rows: memoryview
-    low: int
-    high: int
-    is_mixed: bool = False
-
-
-@frozen(eq=False)
-class _Asked:
-    """One search: see L{KeyIndex.find}."""
-
-    limit: int
-    wanted: Callable[[str, Indexed], bool] | None
-    now: float
-    scan_limit: int
-
-
-@define
-class _Tally:
-    """What one feed has."""
-
-    matched: list[Matched] = field(factory=list)
-    more: int = 0
-    at_least: bool = False
-    seen: set[int] = field(factory=set)
-
-    def take(self, run: _Run, rows: Sequence[int], file: FeedFile, asked: _Asked) -> None:
-        """Look at the rows of this feed that a lookup has found."""
-        unwanted = 0
-        for count, row in enumerate(rows):
-            is_full = len(self.matched) >= asked.limit
-            if is_full and count >= asked.scan_limit:
-                self.more += len(rows) - count
-                self.at_least = True
-                return
-            if row in self.seen or file.is_expired(row, asked.now):
-                continue
-            if is_full:
-                self.seen.add(row)
-                self.more += 1
-                continue
-            matched = _confirmed(run, file.record(row))
-            if matched is None:
-                # Another lookup may find it rightly.
-                continue
-            self.seen.add(row)
-            if asked.wanted is None or asked.wanted(file.about.name, matched.record):
-                self.matched.append(matched)
-                continue
-            unwanted += 1
-            if unwanted >= asked.scan_limit:
-                self.at_least = True
-                return
 
 
 class KeyIndex:
@@ -206,7 +142,7 @@ class KeyIndex:
         hidden: Container[str] = _NO_FEEDS,
     ) -> tuple[FeedMatches, ...]:
         """See L{ctsd.interfaces.IIndicators.find}."""
-        runs: list[_Run] | None = None
+        runs: list[Run] | None = None
         buckets, hashes, shift = self._buckets, self._hashes, self._shift
         blake2b, from_bytes = hashlib.blake2b, int.from_bytes
         for lookup in lookups(artifact, derived):
@@ -222,7 +158,7 @@ class KeyIndex:
                 if not self._may_show(key, lookup[2]):
                     continue
                 end = bisect_right(hashes, wanted_hash, at, high)
-                some = [_Run(lookup, lookup[1], self._hash_feeds, self._hash_rows, at, end)]
+                some = [Run(lookup, lookup[1], self._hash_feeds, self._hash_rows, at, end)]
             else:
                 some = self._network_runs(key, lookup)
                 if not some:
@@ -242,10 +178,10 @@ class KeyIndex:
             return not self._is_shared_host(key[1:].decode("utf-8", "surrogatepass"))
         return True
 
-    def _network_runs(self, asked: Network, lookup: Lookup) -> list[_Run]:
+    def _network_runs(self, asked: Network, lookup: Lookup) -> list[Run]:
         table = self._tables[asked.version]
         _, how, wider = lookup
-        runs: list[_Run] = []
+        runs: list[Run] = []
         equal = table.equal(asked)
         if equal is not None:
             runs.append(self._run(lookup, how, asked.version, *equal))
@@ -261,26 +197,26 @@ class KeyIndex:
 
     def _run(
         self, lookup: Lookup, how: str, version: int, is_range: bool, low: int, high: int
-    ) -> _Run:
+    ) -> Run:
         kind = f"v{version}.{'range' if is_range else 'single'}"
         arrays = self._combined.arrays
-        return _Run(lookup, how, arrays[f"{kind}_feeds"], arrays[f"{kind}_rows"], low, high)
+        return Run(lookup, how, arrays[f"{kind}_feeds"], arrays[f"{kind}_rows"], low, high)
 
     def _matches(
         self,
-        runs: list[_Run],
+        runs: list[Run],
         limit: int,
         wanted: Callable[[str, Indexed], bool] | None,
         hidden: Container[str],
     ) -> tuple[FeedMatches, ...]:
-        asked = _Asked(limit, wanted, self._now(), self._scan_limit)
-        tallies: dict[int, _Tally] = {}
+        asked = Asked(limit, wanted, self._now(), self._scan_limit)
+        tallies: dict[int, Tally] = {}
         # What equals the artifact comes first; the order is theirs otherwise.
         for run in sorted(runs, key=lambda run: bool(run.how)):
-            for number, rows in _by_feed(run):
+            for number, rows in by_feed(run):
                 file = self._files[number]
                 if file.about.name not in hidden and number not in self._outdated:
-                    tallies.setdefault(number, _Tally()).take(run, rows, file, asked)
+                    tallies.setdefault(number, Tally()).take(run, rows, file, asked)
         return tuple(
             FeedMatches(
                 feed=self._files[number].about.name,
@@ -303,32 +239,3 @@ class KeyIndex:
             if not any(file is each for each in kept):
                 file.close()
         self._combined.close()
-
-
-def _by_feed(run: _Run) -> Iterator[tuple[int, Sequence[int]]]:
-    """
-    A run's rows, feed by feed: no feed's rows keep another's from being seen, however many there
-    are.
-    """
-    at, high, feeds, rows = run.low, run.high, run.feeds, run.rows
-    if not run.is_mixed:
-        while at < high:
-            number = feeds[at]
-            end = bisect_right(feeds, number, at, high)
-            yield number, cast("Sequence[int]", rows[at:end])
-            at = end
-        return
-    mixed: dict[int, list[int]] = {}
-    for number, row in zip(feeds[at:high].tolist(), rows[at:high].tolist(), strict=True):
-        mixed.setdefault(number, []).append(row)
-    yield from mixed.items()
-
-
-def _confirmed(run: _Run, record: Indexed) -> Matched | None:
-    key, _, note = run.lookup
-    if not isinstance(key, bytes):
-        return Matched(record, run.how)
-    if key not in stored(record.type, record.value)[0]:
-        return None
-    how = how_found(run.how, note, record.value) if key[:1] == URL else run.how
-    return Matched(record, how)
