@@ -383,6 +383,14 @@ class PostgresTests(_Places, SynchronousTestCase):
             self.assertIn("table ", self.refused(self.file, database))
         self.assertEqual(database.versions(), (0, 0))
 
+    def test_impossible_text(self) -> None:
+        """A text that none of ours is, and that PostgreSQL can't have, is told of."""
+        with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            connection.execute("INSERT INTO leases VALUES (x'00', 'a' || char(0), 1, 0)")
+        database = self.database()
+        self.assertIn("leases has a text", self.refused(self.file, database))
+        self.assertEqual(database.versions(), (0, 0))
+
     def test_somebody_writes(self) -> None:
         """While others write, nothing is copied; nobody can write meanwhile, all can read."""
         import psycopg2

@@ -102,13 +102,15 @@ class PostgresTables:
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         """See L{ctsd.store.copying.Writable.insert}."""
+        insert = f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES %s"
         with errors_of(self._target):
-            execute_values(
-                self._cursor,
-                f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES %s",
-                rows,
-                page_size=len(rows),
-            )
+            try:
+                execute_values(self._cursor, insert, rows, page_size=len(rows))
+            except ValueError as error:
+                # What comes from outside is bytes; a text is a name of ours.
+                raise StoreError(
+                    f"{self.name}: {table.name} has a text that PostgreSQL can't have"
+                ) from error
 
 
 def _size(value: object) -> int:

@@ -44,7 +44,7 @@ class Table:
     """
     A table of the schema.
 
-    :ivar columns: their names, in order; C{places} are those of the columns that hold floats.
+    :ivar columns: their names, in order; C{floats} are the places of those that hold floats.
     """
 
     name: str
@@ -52,11 +52,15 @@ class Table:
     floats: tuple[int, ...]
 
 
-@functools.lru_cache(maxsize=4)
 def layout(version: int) -> tuple[Table, ...]:
     """The tables that a version of the schema has: on every engine the same."""
+    return _layout(tuple(scripts()[:version]))
+
+
+@functools.lru_cache(maxsize=4)
+def _layout(made_by: tuple[str, ...]) -> tuple[Table, ...]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        bring_up(connection, scripts()[:version])
+        bring_up(connection, list(made_by))
         names = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
         ).fetchall()
