@@ -1,8 +1,9 @@
 """
-The indicators within an artifact that is a text or a message: its URLs, hosts, addresses, hashes.
+What derives from an artifact beyond its value: the indicators within a text or a message, and what
+is known of a file.
 
-This takes milliseconds for a big one, so it belongs into a thread unless L{is_quick}. It never
-fails: what can't be parsed has nothing in it.
+This takes milliseconds for a big one, so it belongs into a thread unless L{is_quick}. What can't be
+parsed has nothing in it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from ctsd.artifacts import derived
+from ctsd.feeds.lookups import NAME_OF_FILE
 from ctsd.indicator_forms import certificate_form, network
 from ctsd.model import FILE, Artifact
 from ctsd.records import Derived
@@ -101,10 +104,6 @@ class Within:
     is_cut: bool = False
 
 
-#: What is in an artifact that is no text.
-NOTHING_WITHIN: Final = Within()
-
-
 def has_contents(artifact: Artifact) -> bool:
     """Whether there may be indicators within this artifact."""
     return (
@@ -147,12 +146,16 @@ def within(artifact: Artifact, limits: Limits = Limits()) -> Within:
     """
     The indicators within an artifact: in C{email.body} and C{string} those in the text; in a
     message (C{email}, or an uploaded C{.eml}) those in its texts, its senders and recipients, and
-    its attachments' names and hashes; of a certificate's file the fingerprint. May read the
-    artifact's file.
+    its attachments' names and hashes; of a certificate's file the fingerprint; of any file its
+    hashes and its name. May read the artifact's file.
 
     :raises OSError: the artifact's file can't be read.
     """
     found = _Found(limits)
+    for each in derived(artifact):
+        found.add(each.artifact.type, str(each.artifact.value), each.how)
+    if artifact.file is not None:
+        found.add("file.name", artifact.file.name, NAME_OF_FILE)
     if _is_certificate(artifact) and artifact.file is not None:
         data = _read(artifact.file.path, _MAX_CERTIFICATE_BYTES)
         form = certificate_form(data.decode("latin-1"))
@@ -165,8 +168,6 @@ def within(artifact: Artifact, limits: Limits = Limits()) -> Within:
     elif artifact.type in TEXT_TYPES and isinstance(artifact.value, str):
         where = "the e-mail's body" if artifact.type == "email.body" else "the text"
         found.read_text(artifact.value, where)
-    else:
-        return NOTHING_WITHIN
     return Within(tuple(found.derived.values()), found.is_cut)
 
 
@@ -188,7 +189,7 @@ class _Found:
         return len(self.derived) >= self.limits.found
 
     def add(self, type: str, value: str, how: str) -> None:
-        if (type, value) in self.derived:
+        if not value or (type, value) in self.derived:
             return
         if self.is_full:
             self.is_cut = True
