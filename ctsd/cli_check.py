@@ -127,7 +127,7 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             return _KeptRecords(source=None, index=settings.threat_index)
 
         def feeds() -> IFeeds:
-            if not on:
+            if all(one.is_warninglist for one in on):
                 raise NotConfigured("no feed is on")
             return FeedsOnDisk(descriptions=on, directory=settings.feeds_dir, now=time.time)
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+
+from attrs import frozen
+from twisted.logger import Logger
 
 from ctsd.artifacts import SHAPES
 from ctsd.interfaces import IFeeds
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File
 from ctsd.records import Derived, FeedMatches, Matched
-from ctsd.searcher import BaseArtifactSearch, Found, SearcherSetup
+from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 from ctsd.shown import noted
 
 #: More hits than these are counted, not shown.
@@ -63,7 +66,11 @@ class FeedsArtifactSearch(BaseArtifactSearch):
     async def search(self, artifact_type: str, search_term: JSON, **kwargs: Any) -> Found | None:
         """The records of all feeds that the artifact finds."""
         feeds = self._feeds
-        found = feeds.find(artifact=Artifact(artifact_type, search_term), limit=MAX_HITS)
+        found = feeds.find(
+            artifact=Artifact(artifact_type, search_term),
+            limit=MAX_HITS,
+            left_out=_LeftOut(kwargs.get("context")),
+        )
         if not found and not feeds.away:
             return None
         return _answer(feeds, found)
@@ -96,9 +103,31 @@ class FeedsTextArtifactSearch(BaseArtifactSearch):
         derived: Iterable[Derived] = await self._feeds.within(artifact=artifact)
         if not derived:
             return None
-        nothing = Artifact("string", "")
-        return _answer(
-            self._feeds, self._feeds.find(artifact=nothing, derived=derived, limit=MAX_HITS)
+        found = self._feeds.find(
+            artifact=Artifact("string", ""),
+            derived=derived,
+            limit=MAX_HITS,
+            left_out=_LeftOut(kwargs.get("context")),
+        )
+        return _answer(self._feeds, found)
+
+
+@frozen
+class _LeftOut:
+    """Notes in the log what a scan has found that is no hit; no values."""
+
+    _log: ClassVar[Logger] = Logger()
+
+    _context: SearchContext | None
+
+    def __call__(self, feed: str, type: str, by: str) -> None:
+        """A record was left out."""
+        self._log.info(
+            "Scan {scan_id}: a {type} of feed {feed} is no hit: {by}",
+            scan_id=self._context.id if self._context is not None else "-",
+            type=type,
+            feed=feed,
+            by=by,
         )
 
 
@@ -137,6 +166,9 @@ def _hit(feeds: IFeeds, feed: str, matched: Matched) -> EncodedHit:
     hit: bytes = matched.record.hit
     if matched.how:
         hit = noted(hit, "Matched", matched.how)
+    listed = feeds.mark(feed=feed, record=matched.record)
+    if listed:
+        hit = noted(hit, "Warninglist", listed)
     stale = feeds.stale.get(feed)
     if stale is not None:
         hit = noted(hit, "stale since", stale)

@@ -394,12 +394,21 @@ class IFeeds(Interface):
     retry_secs = Attribute("when to ask those again")
 
     def find(
-        *, artifact: Artifact, derived: Iterable[Derived] = (), limit: int
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        left_out: Callable[[str, str, str], object],
     ) -> tuple[FeedMatches, ...]:
         """
-        See L{IIndicators.find}; without the feeds that are too old. Nothing while nothing is
-        loaded: L{away} says that.
+        See L{IIndicators.find}; without the feeds that are too old, and without what warninglists
+        and people say is no finding. Nothing while nothing is loaded: L{away} says that.
+
+        :param left_out: told the feed, the artifact type and the list of each such record.
         """
+
+    def mark(*, feed: str, record: Indexed) -> str:
+        """The warninglist that a hit is to be marked with; empty when it isn't."""
 
     def within(*, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
         """

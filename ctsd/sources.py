@@ -18,12 +18,15 @@ from ctsd.config import Settings
 from ctsd.discovery import Catalogue, Found, start_all
 from ctsd.errors import NotConfigured
 from ctsd.feeding import make_downloads, make_outbound, make_updates
+from ctsd.feeds.allowed import AllowList
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.children import Children
 from ctsd.feeds.copies import Copies, Copy
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.file import RecordsFile
+from ctsd.feeds.list_files import ListFiles
+from ctsd.feeds.screener import Screener
 from ctsd.feeds.serving import Feeds
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.feeds.turns import Turns
@@ -164,7 +167,7 @@ def start_sources(
     served: list[Feeds] = []
 
     def feeds() -> IFeeds:
-        if not on:
+        if all(one.is_warninglist for one in on):
             raise NotConfigured("no feed is on")
         if not served:
             children = Children(reactor=reactor, clock=reactor, environment=environment)
@@ -187,9 +190,32 @@ def start_sources(
                     downloads, clock=reactor, in_thread=in_thread, taken=taken, turns=turns
                 )
 
+            is_listing = any(one.is_warninglist and one.provider.url for one in on)
+            own_lists = [
+                one.provider.file for one in on if one.is_warninglist and one.provider.file
+            ]
+            marking = frozenset(one.name for one in on if one.terms.on_warninglist == "mark")
+            links = settings.state_dir / "index" / "warninglists-downloaded"
+            lists = ListFiles(
+                paths=[_own_dir(links), *own_lists] if is_listing else own_lists,
+                directory=settings.state_dir / "index" / "warninglists",
+                children=children,
+                clock=reactor,
+                in_thread=in_thread,
+                now=store.now,
+            )
+            screener = Screener(
+                lists=lambda: lists.lists,
+                allow_list=AllowList(store=store, holder=uuid.uuid4().hex),
+                clock=reactor,
+                now=store.now,
+                marking=marking,
+            )
             service = Feeds(
                 descriptions=on,
                 directory=settings.feed_index,
+                list_links=links,
+                screener=screener,
                 downloads=downloads,
                 make_updates=updates if updating else None,
                 children=children,
@@ -197,7 +223,8 @@ def start_sources(
                 in_thread=in_thread,
                 now=store.now,
             )
-            service.setServiceParent(indexes)
+            for each in (lists, screener, service):
+                each.setServiceParent(indexes)
             served.append(service)
         return served[0]
 

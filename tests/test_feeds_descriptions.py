@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -46,6 +47,12 @@ SHIPPED = {
     "threatfox",
     "tor_exits",
     "urlhaus",
+    "warninglist_cloudflare",
+    "warninglist_common_ioc_false_positive",
+    "warninglist_google",
+    "warninglist_microsoft_office365",
+    "warninglist_public_dns_v4",
+    "warninglist_url_shortener",
 }
 
 
@@ -129,6 +136,7 @@ class CatalogueTests(DescriptionCase):
         self.assertEqual(days["urlhaus"], 30)
         self.assertEqual(days["tor_exits"], 2)
         self.assertEqual(days["cins"], 1.5)
+        self.assertEqual(days["warninglist_google"], math.inf)
 
     def test_types(self) -> None:
         """A description tells which types of artifacts it has something for."""
@@ -258,6 +266,7 @@ class WrongTests(DescriptionCase):
             ("'json'\nrows = 'a..b'", "feeds.mine.rows", "way"),
             ("'jsonl'\nname = '{a[b}'", "feeds.mine.name", "path"),
             ("'html'", "feeds.mine.format", '"csv"'),
+            ("'warninglist'", "feeds.mine.indicators", "not for warninglists"),
         ):
             self.assertWrong(MINE.replace('"lines"', form), *told)
         missing = MINE.replace('indicators = [{ field = "line", type = "net.ip" }]', "")

@@ -45,8 +45,10 @@ def catalogue() -> list[str]:
         types = ", ".join(sorted(feed.types))
         if feed.layout.format == "misp" or feed.name == "taxii":
             types = "many"
-        use = "yes" if feed.terms.commercial_use else 'with `terms = "accepted"`'
-        rows.append(f"| `{feed.name}` | {feed.title} | {types} | {use} |")
+        if feed.is_warninglist:
+            types = "(a warninglist)"
+        barred = "" if feed.terms.commercial_use else "yes"
+        rows.append(f"| `{feed.name}` | {feed.title} | {types} | {barred} |")
     return rows
 
 
@@ -90,10 +92,11 @@ class ExamplesTests(ParserCase):
 
     def test_configurations(self) -> None:
         """All configurations are good ones."""
-        first, second, own = blocks("toml")
+        first, second, own, lists = blocks("toml")
         self.assertEqual(set(self.feeds(first)), {"urlhaus"})
         self.assertEqual(set(self.feeds(second)), {"phishtank", "tor_exits", "epss"})
         self.assertEqual(set(self.feeds(own)), {"soc"})
+        self.assertEqual(set(self.feeds(lists)), {"warninglist_google", "our_lists"})
 
     def test_own(self) -> None:
         """The description makes of the file what is shown."""

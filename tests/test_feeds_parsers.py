@@ -120,6 +120,12 @@ class SampleTests(ParserCase):
             ("threatfox", 5, 4, 0, 1),
             ("tor_exits", 9, 3, 6, 0),
             ("urlhaus", 2, 2, 0, 0),
+            ("warninglist_cloudflare", 2, 2, 0, 0),
+            ("warninglist_common_ioc_false_positive", 2, 2, 0, 0),
+            ("warninglist_google", 2, 2, 0, 0),
+            ("warninglist_microsoft_office365", 2, 2, 0, 0),
+            ("warninglist_public_dns_v4", 2, 2, 0, 0),
+            ("warninglist_url_shortener", 2, 2, 0, 0),
         ):
             self.taken(name)
             tally = self.tally
@@ -558,6 +564,29 @@ class DocumentTests(ParserCase):
             self.assertRaises(ValueError, path_of, wrong)
 
 
+class WarninglistTests(ParserCase):
+    """Lists of what is no finding."""
+
+    def listed(self, **keys: Any) -> list[tuple[str, Any]]:
+        """What is read of a list."""
+        return self.values(json.dumps({"name": "L", **keys}), format="warninglist")
+
+    def test_kinds(self) -> None:
+        """Entries become records; those of patterns are only counted."""
+        self.assertEqual(
+            self.listed(type="cidr", list=["192.0.2.0/24", "x"]), [("net.cidr", "192.0.2.0/24")]
+        )
+        self.assertEqual((self.tally.rows, self.tally.records, self.tally.bad), (2, 1, 1))
+        self.assertEqual(self.listed(type="regex", list=["a.*", "b"]), [])
+        self.assertEqual((self.tally.rows, self.tally.records, self.tally.bad), (2, 2, 0))
+
+    def test_none(self) -> None:
+        """What is no list is refused."""
+        for keys in ({}, {"type": "cidr"}, {"type": "other", "list": []}):
+            error = self.assertRaises(Refused, self.listed, **keys)
+            self.assertIn("no warninglist", str(error))
+
+
 class StixTests(SynchronousTestCase):
     """What patterns look for."""
 
@@ -727,6 +756,7 @@ ANY_LAYOUT = [
     layout_of(format="json", rows="*", indicators=[{"field": "a", "type": "net.name"}]),
     layout_of(format="misp"),
     layout_of(format="stix"),
+    layout_of(format="warninglist"),
 ]
 
 #: JSON that looks a little like what formats have.
@@ -793,8 +823,8 @@ class AnyBytesTests(ParserCase):
             self.assertTrue(record.value)
 
     def test_every_format(self) -> None:
-        """The layouts above leave no format out, but for that of lists that hold nothing bad."""
-        self.assertEqual({one.format for one in ANY_LAYOUT}, set(FORMATS) - {"warninglist"})
+        """The layouts above leave no format out."""
+        self.assertEqual({one.format for one in ANY_LAYOUT}, set(FORMATS))
 
 
 #: Parses a file with little memory; says how many records there were, and what memory was used.

@@ -23,7 +23,7 @@ from ctsd._config_checks import Surroundings, Wrong
 from ctsd._tables import default_of, keys_of, table
 from ctsd._toml import Document, read_document
 from ctsd.errors import ConfigError
-from ctsd.feeds.layout import STIX, Layout, read_layout
+from ctsd.feeds.layout import STIX, WARNINGLIST, Layout, read_layout
 from ctsd.feeds.layout_rules import (
     IGNORED,
     Condition,
@@ -76,6 +76,11 @@ class Description:
         return self.terms.title or self.name
 
     @property
+    def is_warninglist(self) -> bool:
+        """Whether what it lists is no finding, instead of one."""
+        return self.layout.format == WARNINGLIST
+
+    @property
     def types(self) -> frozenset[str]:
         """The artifact types that its indicators can have."""
         found: set[str] = set()
@@ -90,11 +95,12 @@ class Description:
     def max_age_secs(self) -> float:
         """
         After how long nothing in the newest good copy counts any more. A file of ours is believed
-        for as long as it is there, unless its description says otherwise.
+        for as long as it is there, unless its description says otherwise; a warninglist, whose
+        age does no harm, always.
         """
         days = self.terms.max_age_days
         if days is None:
-            if self.provider.file is not None:
+            if self.provider.file is not None or self.is_warninglist:
                 return math.inf
             days = _ADDRESS_DAYS if self.types <= _ADDRESSES else _OTHER_DAYS
         return days * _DAY_SECS

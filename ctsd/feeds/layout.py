@@ -44,7 +44,7 @@ WARNINGLIST: Final = "warninglist"
 FORMATS: Final = (CSV, LINES, JSON, JSONL, MISP, STIX, WARNINGLIST)
 
 #: Formats whose rows are objects, in which a field is a path.
-NESTED: Final = frozenset({JSON, JSONL, MISP, STIX, WARNINGLIST})
+NESTED: Final = frozenset({JSON, JSONL, MISP, STIX})
 
 
 @frozen(kw_only=True)
@@ -70,7 +70,7 @@ class Layout:
         checks.whole(1),
         "A row, an object or an event that is longer is refused",
         default=None,
-        shown="1 MiB; with `json`, `misp` and `stix` 32 MiB",
+        shown="1 MiB; with `json`, `misp`, `stix` and `warninglist` 32 MiB",
     )
     comments: tuple[str, ...] = key(
         one_or_more(checks.text, "strings"),
@@ -171,7 +171,7 @@ class Layout:
     @property
     def row_limit(self) -> int:
         """C{max_row_bytes}, or its default."""
-        big = self.format in (JSON, MISP, STIX)
+        big = self.format in (JSON, MISP, STIX, WARNINGLIST)
         return self.max_row_bytes or (32 << 20 if big else 1 << 20)
 
 
@@ -185,6 +185,21 @@ _ONLY: Final[Mapping[str, tuple[str, ...]]] = {
     "pattern": (LINES,),
     "rows": (JSON, MISP, STIX),
 }
+
+#: The keys that a list has no use for, whose format says what is in it.
+_ROWS_ALONE: Final = (
+    "fields",
+    "empty",
+    "name",
+    "indicators",
+    "properties",
+    "filters",
+    "lower",
+    "verdict",
+    "valid_until",
+    "last_seen",
+    "keep_days",
+)
 
 #: What the formats bring along; a description's own key replaces it.
 BUILT_IN: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -225,7 +240,6 @@ BUILT_IN: Final[Mapping[str, Mapping[str, Any]]] = {
         "name": "{name}",
         "valid_until": "valid_until",
     },
-    WARNINGLIST: {"rows": "list.*"},
 }
 
 
@@ -251,6 +265,10 @@ def read_layout(given: Any, around: Surroundings) -> Layout:
         raise Wrong("is missing", "indicators")
     if bool(layout.last_seen) != bool(layout.keep_days):
         raise Wrong("expected last_seen and keep_days together", "keep_days")
+    if layout.format == WARNINGLIST:
+        for name in _ROWS_ALONE:
+            if name in given:
+                raise Wrong("is for feeds, not for warninglists", name)
     known = _fields_of(layout)
     for name, at in _named(layout):
         if name in layout.fields:

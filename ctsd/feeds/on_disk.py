@@ -12,10 +12,10 @@ from zope.interface import implementer
 
 from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description
-from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.standing import (
     KeptFeed,
     Standing,
+    about_copy,
     described,
     read_states,
     standing_of,
@@ -23,7 +23,7 @@ from ctsd.feeds.standing import (
 )
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches
+from ctsd.records import Derived, FeedMatches, Indexed
 
 
 @implementer(IFeeds)
@@ -46,21 +46,34 @@ class FeedsOnDisk:
         :param directory: has one for each feed.
         :param now: POSIX seconds.
         """
-        feeds = [KeptFeed(one, Copies(directory / one.name)) for one in descriptions]
+        feeds = [
+            KeptFeed(one, Copies(directory / one.name))
+            for one in descriptions
+            if not (one.is_warninglist and one.provider.file)
+        ]
         for feed, found in zip(feeds, read_states(feeds), strict=True):
             if isinstance(found, BadState):
                 feed.trouble = str(found)
             elif found is not None:
                 feed.state = found
         self.standings: tuple[Standing, ...] = tuple(
-            standing_of(feed, _about(feed), now=now(), started=True) for feed in feeds
+            standing_of(feed, about_copy(feed), now=now(), started=True) for feed in feeds
         )
 
     def find(
-        self, *, artifact: Artifact, derived: Iterable[Derived] = (), limit: int
+        self,
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        left_out: Callable[[str, str, str], object],
     ) -> tuple[FeedMatches, ...]:
         """Nothing is searched here."""
         return ()
+
+    def mark(self, *, feed: str, record: Indexed) -> str:
+        """Nothing is searched here."""
+        return ""
 
     def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
         """Nothing is searched here."""
@@ -77,10 +90,3 @@ class FeedsOnDisk:
     def describe(self) -> str:
         """See L{IFeeds}."""
         return described(self.standings)
-
-
-def _about(feed: KeptFeed) -> FeedAbout | None:
-    """What an index of the newest copy would say."""
-    if feed.copy is None:
-        return None
-    return FeedAbout(name=feed.description.name, records=feed.copy.records)

@@ -94,11 +94,16 @@ class Terms:
         default="",
         shown="none",
     )
+    on_warninglist: str = _key(
+        checks.one_of("leave out", "mark"),
+        "What becomes of a hit whose indicator a warninglist has",
+        default="leave out",
+    )
     max_age_days: float | None = _key(
         checks.amount(0.01, _CENTURY_DAYS, "days"),
         "When the newest good copy is older, nothing in it counts, and the feed is away",
         default=None,
-        shown="7 for addresses, 30 for all else; with `file` for ever",
+        shown="7 for addresses, 30 for all else; `file` and warninglists: for ever",
     )
 
 

@@ -5,10 +5,10 @@ All feeds that are on: kept current, indexed, searched, and how each of them sta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -20,17 +20,22 @@ from zope.interface import implementer
 
 from ctsd.feeds.children import Children
 from ctsd.feeds.contents import is_quick, within
-from ctsd.feeds.copies import BadState, Busy, Copies, Copy, FeedState
+from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.index import BadIndex
+from ctsd.feeds.indexing import Indexing
 from ctsd.feeds.indicators import Indicators
-from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds, look_of
+from ctsd.feeds.job import InThread, lock_builds, look_of
 from ctsd.feeds.key_store import COMBINED, key_label
-from ctsd.feeds.reading import Reading
+from ctsd.feeds.list_links import link_lists
+from ctsd.feeds.own_file import OwnFiles
+from ctsd.feeds.screener import Screener
+from ctsd.feeds.screening import Screening
 from ctsd.feeds.standing import (
     KeptFeed,
     Standing,
+    about_copy,
     day_of,
     described,
     read_states,
@@ -40,7 +45,7 @@ from ctsd.feeds.standing import (
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches
+from ctsd.records import Derived, FeedMatches, Indexed
 
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
 #: at ages.
@@ -49,12 +54,6 @@ LOOK_SECS: Final = 2.0
 #: When a search that lacked feeds is made again: while one of them is on its way, and else.
 SOON_SECS: Final = 5.0
 LATER_SECS: Final = 60.0
-
-#: How long after an index could not be built it is tried again.
-RETRY_SECS: Final = 60.0
-
-#: A file of ours that has changed is taken when it has kept still for so long.
-STILL_SECS: Final = 2.0
 
 
 @implementer(IFeeds)
@@ -71,6 +70,8 @@ class Feeds(Service):
         *,
         descriptions: Sequence[Description],
         directory: Path,
+        list_links: Path,
+        screener: Screener,
         downloads: Downloads,
         make_updates: Callable[[Callable[[Description, Copies, Copy], object]], Updates] | None,
         children: Children,
@@ -79,23 +80,47 @@ class Feeds(Service):
         now: Callable[[], float],
     ) -> None:
         """
-        :param descriptions: of the feeds that are on.
+        :param descriptions: of the feeds and warninglists that are on.
         :param directory: of the index.
+        :param list_links: where the downloaded warninglists are found; see L{link_lists}.
+        :param screener: says what is no finding.
         :param make_updates: makes what keeps feeds current, see L{Updates}; None: what is on the
             disk is searched, and nothing changes there.
         :param now: POSIX seconds.
         """
-        self._feeds = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
+        kept = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
+        self._feeds = {
+            name: one for name, one in kept.items() if not one.description.is_warninglist
+        }
+        self._lists = {
+            name: one
+            for name, one in kept.items()
+            if one.description.is_warninglist and one.description.provider.url
+        }
+        self._list_links = list_links
+        self._linked: dict[str, Path] = {}
+        self._screener = screener
         self._directory = directory
-        self._downloads = downloads
+        self._own_files = OwnFiles(downloads=downloads, in_thread=in_thread, now=now)
         self._updates = None if make_updates is None else make_updates(self._taken)
-        self._children = children
         self._clock = clock
         self._in_thread = in_thread
         self._now = now
-        self._label = key_label()
+        label = key_label()
+        self._indexing = Indexing(
+            directory=directory,
+            label=label,
+            children=children,
+            clock=clock,
+            in_thread=in_thread,
+            troubled=self._troubled,
+        )
         self._indicators = Indicators(
-            directory=directory, in_thread=in_thread, now=now, label=self._label
+            directory=directory,
+            in_thread=in_thread,
+            now=now,
+            label=label,
+            is_shared_host=screener.is_shared_host,
         )
         self._opened = ""
         self._started = False
@@ -103,6 +128,7 @@ class Feeds(Service):
         self._loop.clock = clock
         self._looking: Deferred[None] | None = None
         self._standings: tuple[Standing, ...] = ()
+        self._list_standings: tuple[Standing, ...] = ()
         self._hidden: frozenset[str] = frozenset()
         self._stale: Mapping[str, str] = {}
         self._away: tuple[str, ...] = ()
@@ -112,14 +138,35 @@ class Feeds(Service):
     # -- for searches: see IFeeds
 
     def find(
-        self, *, artifact: Artifact, derived: Iterable[Derived] = (), limit: int
+        self,
+        *,
+        artifact: Artifact,
+        derived: Iterable[Derived] = (),
+        limit: int,
+        left_out: Callable[[str, str, str], object],
     ) -> tuple[FeedMatches, ...]:
         """See L{IFeeds}."""
         if not self._indicators.feeds:
             return ()
+        screening: Screening | None = None
+
+        def wanted(feed: str, record: Indexed) -> bool:
+            # Made for what is found alone: most searches find nothing.
+            nonlocal screening
+            screening = screening or self._screener.screening()
+            if screening.wanted(feed, record):
+                return True
+            last = screening.suppressed.pop()
+            left_out(feed, record.type, last.by)
+            return False
+
         return self._indicators.find(
-            artifact=artifact, derived=derived, limit=limit, hidden=self._hidden
+            artifact=artifact, derived=derived, limit=limit, wanted=wanted, hidden=self._hidden
         )
+
+    def mark(self, *, feed: str, record: Indexed) -> str:
+        """See L{IFeeds}."""
+        return self._screener.screening().mark(feed, record)
 
     def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
         """See L{IFeeds}."""
@@ -144,7 +191,7 @@ class Feeds(Service):
 
     def trouble(self) -> str:
         """See L{IFeeds}."""
-        return troubles_of(self._standings)
+        return troubles_of((*self._standings, *self._list_standings))
 
     def loading(self) -> bool:
         """See L{IFeeds}."""
@@ -164,7 +211,9 @@ class Feeds(Service):
         """Serve what is there, and begin to look."""
         super().startService()
         if self._updates is not None:
-            self._updates.replace([feed.description for feed in self._feeds.values()])
+            self._updates.replace(
+                [feed.description for feed in (*self._feeds.values(), *self._lists.values())]
+            )
         self._loop.start(LOOK_SECS).addErrback(self._fault)
 
     def stopService(self) -> Deferred[None]:
@@ -198,18 +247,18 @@ class Feeds(Service):
             self._look()
 
     async def _look_at_all(self) -> None:
-        feeds = list(self._feeds.values())
+        feeds = [*self._feeds.values(), *self._lists.values()]
         for feed, found in zip(feeds, await self._in_thread(read_states, feeds), strict=True):
             self._read(feed, found)
+        await self._link()
         if not self._started:
             await self._start()
         await self._swap()
         if self._updates is not None:
-            for feed in feeds:
-                if feed.description.provider.file is not None:
-                    await self._bring(feed, feed.description.provider.file)
-            if any(map(self._is_behind, feeds)):
-                await self._index()
+            await self._bring()
+            await self._indexing.catch_up(
+                self._feeds, loaded=lambda: self._indicators.feeds, swap=self._swap
+            )
         self._stand()
 
     def _read(self, feed: KeptFeed, found: FeedState | BadState | None) -> None:
@@ -246,87 +295,27 @@ class Feeds(Service):
             self._log.error("The new index of feeds is left out: {error}", error=error)
         self._stand()
 
-    async def _bring(self, feed: KeptFeed, file: Path) -> None:
-        """Take a file of ours when it has changed, and kept still."""
-        try:
-            found = await self._in_thread(file.stat)
-        except OSError as error:
-            self._troubled(feed, f"{file} can't be read: {error.strerror}")
-            return
-        look = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
-        is_still = look == feed.seen or self._now() - found.st_mtime >= STILL_SECS
-        feed.seen = look
-        if look == feed.brought or not is_still:
-            return
-        try:
-            with file.open("rb") as opened:
-                state = await self._downloads.bring(feed.description, opened, name=file.name)
-        except Busy:
-            return
-        except (Refused, BuildFailed, BadState) as error:
-            self._troubled(feed, f"{file} is not taken: {error}")
-            return
-        except OSError as error:
-            self._troubled(feed, f"{file} is not taken: {error.strerror}")
-            return
-        feed.brought, feed.state = look, state
-        self._troubled(feed, state.error and f"{file}: {state.error}")
+    async def _bring(self) -> None:
+        """Take files of ours that have changed."""
+        for feed in self._feeds.values():
+            trouble = await self._own_files.look(feed)
+            if trouble is not None:
+                self._troubled(feed, trouble)
 
-    # -- indexing
-
-    def _is_behind(self, feed: KeptFeed) -> bool:
-        """Whether the newest copy of a feed is not in the index, and can be tried."""
-        if feed.copy is None or self._clock.seconds() < feed.not_before:
-            return False
-        about = self._indicators.feeds.get(feed.description.name)
-        return about is None or about.source != feed.source(self._label)
-
-    async def _index(self) -> None:
-        """Index what is behind, unless another process is at it: then our turn comes."""
-        turn = await self._in_thread(lock_builds, self._directory)
-        if turn is None:
-            return
-        try:
-            await self._swap()
-            behind = [feed for feed in self._feeds.values() if self._is_behind(feed)]
-            if behind:
-                await self._build(behind)
-                await self._swap()
-        finally:
-            os.close(turn)
-
-    async def _build(self, behind: Collection[KeptFeed]) -> None:
-        works = {
-            feed.description.name: {
-                "source": feed.source(self._label),
-                "reading": Reading.of(feed.description, feed.copies.path(feed.copy)).as_json(),
-            }
-            for feed in behind
+    async def _link(self) -> None:
+        """Let the newest copies of warninglists be found."""
+        copies = {
+            name: feed.copies.path(feed.copy)
+            for name, feed in self._lists.items()
             if feed.copy is not None
         }
-        started = self._clock.seconds()
-        given = {
-            "directory": str(self._directory),
-            "names": sorted(self._feeds),
-            "works": works,
-        }
-        try:
-            built: dict[str, Any] = await self._children.run("ctsd.feeds.feed_work", given)
-        except (Refused, BuildFailed) as error:
-            built = {name: {"failed": str(error)} for name in works}
-        for feed in behind:
-            said = built.get(feed.description.name, {"failed": "it was left out"})
-            if "failed" in said:
-                feed.not_before = self._clock.seconds() + RETRY_SECS
-                self._troubled(feed, f"its copy could not be indexed: {said['failed']}")
-                continue
-            self._troubled(feed, "")
-            self._log.info(
-                "Feed {name}: {records} records indexed, after {secs:.1f} s",
-                name=feed.description.name,
-                records=said["records"],
-                secs=self._clock.seconds() - started,
-            )
+        if copies != self._linked:
+            try:
+                await self._in_thread(link_lists, self._list_links, copies)
+            except OSError as error:
+                self._log.error("The warninglists can't be linked: {why}", why=error.strerror)
+                return
+            self._linked = copies
 
     def _troubled(self, feed: KeptFeed, trouble: str) -> None:
         """Note what is wrong with a feed, and say so once."""
@@ -342,6 +331,10 @@ class Feeds(Service):
         self._standings = tuple(
             standing_of(self._feeds[name], loaded.get(name), now=self._now(), started=self._started)
             for name in sorted(self._feeds)
+        )
+        self._list_standings = tuple(
+            standing_of(one, about_copy(one), now=self._now(), started=True)
+            for _, one in sorted(self._lists.items())
         )
         self._hidden = frozenset(
             {one.name for one in self._standings if one.away} | (loaded.keys() - self._feeds)

@@ -79,6 +79,13 @@ class KeptFeed:
         return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
+def about_copy(feed: KeptFeed) -> FeedAbout | None:
+    """What an index of a feed's newest copy would say of itself."""
+    if feed.copy is None:
+        return None
+    return FeedAbout(name=feed.description.name, records=feed.copy.records)
+
+
 def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started: bool) -> Standing:
     """
     How a feed stands.

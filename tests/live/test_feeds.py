@@ -191,6 +191,52 @@ indicators = [{{ field = "line", type = "net.ip" }}]
         )
         self.assertEqual(len(self.hits("net.uri", other)), 1)
 
+    def test_warninglists(self) -> None:
+        """What a warninglist has is no hit, or is marked; so is what people allow."""
+        listed, other = "203.0.113.21", "203.0.113.22"
+        self.provider.vices["/list.txt"] = serves(f"{listed}\n{other}\n8.8.8.8\n".encode())
+        known = {"name": "Known", "version": 1, "type": "string", "list": [listed]}
+        self.provider.vices["/list.json"] = serves(json.dumps(known).encode())
+        own = {"name": "Ours", "version": 1, "type": "cidr", "list": ["198.51.100.0/24"]}
+        where = "insecure_http = true\ninternal = true\nmin_interval_secs = 0\n"
+        daemon = self.daemon = self.made(
+            f"""
+[feeds.mine]
+url = "{self.provider.url("/list.txt")}"
+{where}
+format = "lines"
+indicators = [{{ field = "line", type = "net.ip" }}]
+
+[feeds.marking]
+url = "{self.provider.url("/list.txt")}"
+{where}
+format = "lines"
+on_warninglist = "mark"
+indicators = [{{ field = "line", type = "net.ip" }}]
+
+[feeds.known]
+url = "{self.provider.url("/list.json")}"
+{where}
+format = "warninglist"
+
+[feeds.ours]
+file = "ours.json"
+format = "warninglist"
+"""
+        )
+        (daemon.directory / "ours.json").write_text(json.dumps(own))
+        daemon.start()
+        self.assertEqual([hit["feed"] for hit in self.hits("net.ip", other)], ["marking", "mine"])
+        (hit,) = wait_until(
+            lambda: hits if len(hits := self.hits("net.ip", listed)) == 1 else None,
+            "the list is served",
+            secs=90,
+        )
+        self.assertEqual((hit["feed"], hit["Warninglist"]), ("marking", "Known"))
+        self.assertEqual(len(self.hits("net.ip", "8.8.8.8")), 1, "a built-in list")
+        daemon.ctsd("allow", "add", f"net.ip={other}", "--why", "our scanner", "--by", "me")
+        wait_until(lambda: not self.hits("net.ip", other), "it is allowed")
+
     def test_own_file(self) -> None:
         """A file of ours is taken, and again when it changes."""
         daemon = self.daemon = self.made("")

@@ -14,7 +14,7 @@ from typing import Any, Final
 import ijson
 
 from ctsd.feeds.job import Refused
-from ctsd.feeds.layout import JSON, MISP, WARNINGLIST, Layout
+from ctsd.feeds.layout import JSON, MISP, Layout
 from ctsd.feeds.parsers.observed import NotSimple, observed
 from ctsd.feeds.parsers.rows import TOO_LONG, BadRow, Row, Rows
 from ctsd.feeds.parsers.unpacking import Unpacked
@@ -155,12 +155,10 @@ def _rows_at(reader: _Source, way: tuple[str, ...], limit: int) -> Iterator[Any 
 
 
 def read_documents(source: Unpacked, layout: Layout) -> Rows:
-    """The rows of C{json}, C{misp}, C{stix} and C{warninglist}."""
+    """The rows of C{json}, C{misp} and C{stix}."""
     for row in rows_at(source, rows_of(layout.rows), limit=layout.row_limit):
         if isinstance(row, BadRow):
             yield row
-        elif layout.format == WARNINGLIST:
-            yield {"value": row} if isinstance(row, str) else BadRow("is no text", "")
         elif not isinstance(row, dict):
             yield BadRow("is no JSON object", "")
         elif layout.format == JSON:

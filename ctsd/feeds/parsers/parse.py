@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ctsd.feeds.layout import CSV, JSONL, LINES, MISP, Layout
+from ctsd.feeds.job import Refused
+from ctsd.feeds.layout import CSV, JSONL, LINES, MISP, WARNINGLIST, Layout
 from ctsd.feeds.parsers.documents import read_documents
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
 from ctsd.feeds.parsers.rows import BadRow, Rows, read_lines
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.parsers.unpacking import unpacked
+from ctsd.feeds.warninglists import is_indexed, read_warninglist, records_of
 from ctsd.records import Record
 
 _BY_LINE: Final = (CSV, LINES, JSONL)
@@ -56,6 +58,9 @@ def parse(
     :raises OSError: it can't be read.
     :raises ctsd.feeds.job.Refused: it is broken, or too large, or not in this format.
     """
+    if layout.format == WARNINGLIST:
+        yield from _entries(path, layout, max_bytes=max_bytes, tally=tally)
+        return
     make = Maker(layout, title=title, credit=credit, now=now).make
     for row in rows_in(path, layout, max_bytes=max_bytes):
         tally.rows += 1
@@ -71,3 +76,25 @@ def parse(
             made = made.records
         tally.records += len(made)
         yield from made
+
+
+def _entries(path: Path, layout: Layout, *, max_bytes: int, tally: Tally) -> Iterator[Record]:
+    """The entries of a warninglist; of one of patterns they are only counted."""
+    with unpacked(
+        path, max_bytes=min(max_bytes, layout.row_limit), member=layout.member
+    ) as streams:
+        data = b"".join(iter(next(streams).read, b""))
+    try:
+        listed = read_warninglist(data)
+    except ValueError as error:
+        raise Refused(f"it is no warninglist: {error}") from error
+    made: Iterator[Record | None] = records_of(listed) if is_indexed(listed) else iter(())
+    for entry in listed.entries:
+        tally.rows += 1
+        record = next(made, None)
+        if record is None and is_indexed(listed):
+            tally.refuse("is no entry of such a list", entry)
+            continue
+        tally.records += 1
+        if record is not None:
+            yield record

@@ -1,0 +1,123 @@
+"""
+Has the newest copies of feeds indexed, in a child process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ctsd.feeds.children import Children
+from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds
+from ctsd.feeds.reading import Reading
+from ctsd.feeds.standing import KeptFeed
+
+#: How long after an index could not be built it is tried again.
+RETRY_SECS: Final = 60.0
+
+
+class Indexing:
+    """
+    Indexes what is behind, all of it in one child process. Of all processes that share the
+    directory one does so at a time; the others find what it has built.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        label: str,
+        children: Children,
+        clock: IReactorTime,
+        in_thread: InThread,
+        troubled: Callable[[KeptFeed, str], object],
+    ) -> None:
+        """
+        :param directory: of the index.
+        :param label: L{ctsd.feeds.key_store.key_label}.
+        :param troubled: told what is wrong with a feed; empty when nothing is any more.
+        """
+        self._directory = directory
+        self._label = label
+        self._children = children
+        self._clock = clock
+        self._in_thread = in_thread
+        self._troubled = troubled
+
+    async def catch_up(
+        self,
+        feeds: Mapping[str, KeptFeed],
+        *,
+        loaded: Callable[[], Mapping[str, FeedAbout]],
+        swap: Callable[[], Awaitable[None]],
+    ) -> None:
+        """
+        Index what is behind, unless another process is at it: then our turn comes.
+
+        :param feeds: all that are on, by name.
+        :param loaded: what is searched now.
+        :param swap: has what is in the directory searched.
+        """
+        if not self._behind(feeds, loaded()):
+            return
+        turn = await self._in_thread(lock_builds, self._directory)
+        if turn is None:
+            return
+        try:
+            await swap()
+            behind = self._behind(feeds, loaded())
+            if behind:
+                await self._build(behind, sorted(feeds))
+                await swap()
+        finally:
+            os.close(turn)
+
+    def _behind(
+        self, feeds: Mapping[str, KeptFeed], loaded: Mapping[str, FeedAbout]
+    ) -> list[KeptFeed]:
+        """The feeds whose newest copy is not searched, and that can be tried."""
+        now = self._clock.seconds()
+        return [
+            feed
+            for name, feed in feeds.items()
+            if feed.copy is not None
+            and now >= feed.not_before
+            and (name not in loaded or loaded[name].source != feed.source(self._label))
+        ]
+
+    async def _build(self, behind: Collection[KeptFeed], names: list[str]) -> None:
+        works = {
+            feed.description.name: {
+                "source": feed.source(self._label),
+                "reading": Reading.of(feed.description, feed.copies.path(feed.copy)).as_json(),
+            }
+            for feed in behind
+            if feed.copy is not None
+        }
+        started = self._clock.seconds()
+        given = {"directory": str(self._directory), "names": names, "works": works}
+        try:
+            built: dict[str, Any] = await self._children.run("ctsd.feeds.feed_work", given)
+        except (Refused, BuildFailed) as error:
+            built = {name: {"failed": str(error)} for name in works}
+        for feed in behind:
+            said = built.get(feed.description.name, {"failed": "it was left out"})
+            if "failed" in said:
+                feed.not_before = self._clock.seconds() + RETRY_SECS
+                self._troubled(feed, f"its copy could not be indexed: {said['failed']}")
+                continue
+            self._troubled(feed, "")
+            self._log.info(
+                "Feed {name}: {records} records indexed, after {secs:.1f} s",
+                name=feed.description.name,
+                records=said["records"],
+                secs=self._clock.seconds() - started,
+            )

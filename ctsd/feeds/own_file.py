@@ -1,0 +1,68 @@
+"""
+Feeds that are files of ours: brought when they have changed, through the same guards as downloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ctsd.feeds.copies import BadState, Busy
+from ctsd.feeds.download import Downloads
+from ctsd.feeds.job import BuildFailed, InThread, Refused
+from ctsd.feeds.standing import KeptFeed
+
+#: A file that has changed is taken when it has kept still for so long.
+STILL_SECS: Final = 2.0
+
+
+class OwnFiles:
+    """Brings such files."""
+
+    def __init__(
+        self, *, downloads: Downloads, in_thread: InThread, now: Callable[[], float]
+    ) -> None:
+        """
+        :param now: POSIX seconds.
+        """
+        self._downloads = downloads
+        self._in_thread = in_thread
+        self._now = now
+
+    async def look(self, feed: KeptFeed) -> str | None:
+        """
+        Take a feed's file when it has changed, and kept still.
+
+        :return: what is wrong; empty when nothing is; None when nothing has changed.
+        """
+        file = feed.description.provider.file
+        if file is None:
+            return None
+        try:
+            found = await self._in_thread(file.stat)
+        except OSError as error:
+            feed.seen = ""
+            return f"{file} can't be read: {error.strerror}"
+        look = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        is_still = look == feed.seen or self._now() - found.st_mtime >= STILL_SECS
+        feed.seen = look
+        if look == feed.brought or not is_still:
+            return None
+        try:
+            return await self._bring(feed, file, look)
+        except Busy:
+            return None
+        except (Refused, BuildFailed, BadState) as error:
+            return f"{file} is not taken: {error}"
+        except OSError as error:
+            return f"{file} is not taken: {error.strerror}"
+
+    async def _bring(self, feed: KeptFeed, file: Path, look: str) -> str:
+        opened = await self._in_thread(file.open, "rb")
+        try:
+            feed.state = await self._downloads.bring(feed.description, opened, name=file.name)
+        finally:
+            opened.close()
+        feed.brought = look
+        return feed.state.error and f"{file}: {feed.state.error}"
