@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctsd.store.steps import Change, Query, Steps, Tell, take
+from ctsd.store.steps import Change, Many, Query, Steps, Tell, take
 
 #: In a condition: whether a holder (a parameter) is a node that is there.
 IS_NODE = "EXISTS (SELECT 1 FROM nodes WHERE nodes.holder = ?)"
@@ -56,10 +56,10 @@ def _free(which: str, params: Sequence[str], takeovers: str, now: float) -> Step
 
     :param which: a condition of rows of C{searches}, with C{params}.
     """
-    yield Change(
+    yield Many(
         "UPDATE scans SET wake = ? WHERE state = 'open' AND wake > ? AND id IN"
         f" (SELECT scan_id FROM searches WHERE {which})",
-        (now, now, *params),
+        [(now, now, *params)],
     )
     count: int = yield Change(
         f"UPDATE searches SET holder = '', due = ?, takeovers = {takeovers} WHERE {which}",

@@ -25,6 +25,9 @@ from ctsd.store.writes import Result, Write
 
 T = TypeVar("T")
 
+#: So many values of statements may wait to be sent with the next one.
+_MAX_UNSENT = 10_000
+
 #: One VALUES tuple, as L{Many} promises it.
 _TUPLE = re.compile(r"(?<=VALUES )\([?, ]+\)")
 
@@ -139,7 +142,8 @@ class _Run:
 
 class Transaction:
     """
-    One transaction; it begins with its first statement, in the same round trip.
+    One transaction; it begins with its first statement, in the same round trip. Statements that
+    yield nothing of use go with the next one that does, or with the end.
 
     :ivar committing: whether the end was asked for: from then on nobody can say whether what was
         written is in the database, unless the answer comes.
@@ -160,6 +164,7 @@ class Transaction:
         self._clock = clock
         self._answer_secs = answer_secs
         self._told: dict[str, None] = {}
+        self._unsent: list[tuple[str, Sequence[Any]]] = []
         self.committing = False
         self.silent = False
 
@@ -169,22 +174,37 @@ class Transaction:
             # Goes with the end: a round trip less.
             self._told[step.what] = None
             return None
-        if isinstance(step, Many) and not step.params:
+        if isinstance(step, Many):
+            if step.params:
+                self._unsent.append(render(step))
+                if sum(len(params) for _, params in self._unsent) > _MAX_UNSENT:
+                    await self.flush()
             return None
-        sql, params = render(step)
-        await self._send(sql, params)
+        await self._send(*render(step))
         return answer(step, self._cursor)
+
+    async def flush(self) -> None:
+        """
+        Send what was not sent yet.
+
+        :raises psycopg2.Error: a statement failed.
+        """
+        if self._unsent:
+            await self._send("", ())
 
     async def say(self, sql: str) -> None:
         """Run a statement of our own, without parameters."""
-        await self._send(sql, None)
+        await self._send(sql, ())
 
-    async def _send(self, sql: str, params: Any) -> None:
+    async def _send(self, sql: str, params: Sequence[Any]) -> None:
         begin, self._begin = self._begin, ""
+        unsent, self._unsent = self._unsent, []
+        texts = [text for text, _ in unsent]
+        given = [value for _, values in (*unsent, ("", params)) for value in values]
         # Closed, never cancelled: that would call PQcancel, which blocks.
         limit = self._clock.callLater(self._answer_secs, self._end)
         try:
-            await self._cursor.execute(begin + sql, params)
+            await self._cursor.execute(begin + "; ".join([*texts, sql] if sql else texts), given)
         finally:
             if limit.active():
                 limit.cancel()
@@ -195,9 +215,15 @@ class Transaction:
 
     async def commit(self) -> None:
         """End it, when it has begun."""
-        if not self._begin:
-            self.committing = True
-            await self._send(f"{notify(len(self._told))}COMMIT", list(self._told) or None)
+        if self._begin and not self._unsent:
+            return
+        self.committing = True
+        try:
+            await self._send(f"{notify(len(self._told))}COMMIT", list(self._told))
+        except psycopg2.Error as error:
+            # When the server says what is wrong, it has not committed.
+            self.committing = is_lost(error)
+            raise
 
     async def end(self) -> None:
         """End it, when it has begun and was only read in."""
@@ -206,8 +232,14 @@ class Transaction:
 
     async def roll_back(self) -> None:
         """Undo all of it, when it has begun."""
+        self._unsent.clear()
         if not self._begin:
             await self.say("ROLLBACK")
+
+    async def roll_back_to(self, savepoint: str) -> None:
+        """Undo what came after a savepoint."""
+        self._unsent.clear()
+        await self.say(f"ROLLBACK TO {savepoint}")
 
 
 async def run_read(transaction: Transaction, make: MakeSteps[T]) -> T:
@@ -239,14 +271,16 @@ async def run_one_by_one(transaction: Transaction, writes: Sequence[Write]) -> l
     for write in writes:
         await transaction.say("SAVEPOINT one")
         try:
-            results.append((write, await _Run(write.make).finish(transaction), None))
+            value = await _Run(write.make).finish(transaction)
+            await transaction.flush()
+            results.append((write, value, None))
         except psycopg2.Error as error:
             if is_lost(error) or again(error):
                 raise
-            await transaction.say("ROLLBACK TO one")
+            await transaction.roll_back_to("one")
             results.append((write, None, as_store_error(error)))
         except Exception as error:
-            await transaction.say("ROLLBACK TO one")
+            await transaction.roll_back_to("one")
             results.append((write, None, error))
         await transaction.say("RELEASE one")
     await transaction.commit()

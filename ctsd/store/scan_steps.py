@@ -33,7 +33,13 @@ from ctsd.store.threat_steps import keep_finds
 _RECORD = (
     "UPDATE searches SET outcome = ?, tries = ?, due = ?, holder = ?, takeovers = ?, deaths = ?"
     f" WHERE scan_id = ? AND searcher = ? AND holder = ? AND {IS_NODE}"
+    " AND EXISTS (SELECT 1 FROM scans WHERE scans.id = searches.scan_id AND scans.state = 'open')"
 )
+
+#: Of a scan that has ended nobody holds anything.
+_FREE = "UPDATE searches SET holder = '' WHERE scan_id = ? AND holder <> ''"
+
+_IS_OPEN_SECRET = "SELECT 1 FROM scans WHERE id = ? AND digest = ? AND state = 'open'"
 
 #: When somebody has to look at an OPEN scan: see L{ctsd.store.rows.wake_of}.
 _WAKE = (
@@ -162,15 +168,15 @@ def hold(scan_ids: Sequence[str], holder: str, now: float) -> Steps[list[Scan]]:
     """Give a node what is due in these scans; those of which it has something, or that are over."""
     found: list[Scan] = []
     for ids in in_chunks(scan_ids):
-        yield Change(
+        yield Many(
             f"UPDATE searches SET holder = ? WHERE scan_id IN (SELECT id FROM scans WHERE id IN"
             f" ({marks(ids)}) AND state = 'open' AND deadline > ? AND {_NOT_ELSEWHERE})"
             f" AND holder = '' AND due <= ? AND {IS_NODE}",
-            (holder, *ids, now, holder, now, holder),
+            [(holder, *ids, now, holder, now, holder)],
         )
-        yield Change(
+        yield Many(
             f"UPDATE scans SET wake = {_WAKE} WHERE id IN ({marks(ids)}) AND state = 'open'",
-            ids,
+            [ids],
         )
         there = yield from _scans(f"WHERE id IN ({marks(ids)}) AND state = 'open'", ids)
         found += [scan for scan in there if _is_for(scan, holder, now)]
@@ -184,17 +190,18 @@ def _is_for(scan: Scan, holder: str, now: float) -> bool:
 
 def end(scan_id: str, state: ScanState, holder: str) -> Steps[bool]:
     """End an OPEN scan, on which no other node works; whether it was one."""
-    dropped = ", artifact = NULL, file = NULL" if state is ScanState.COMPLETE else ""
     count: int = yield Change(
-        f"UPDATE scans SET state = ?{dropped} WHERE id = ? AND state = 'open' AND {_NOT_ELSEWHERE}",
-        (state.value, scan_id, holder),
+        f"{_ended(state)} AND {_NOT_ELSEWHERE}", (state.value, scan_id, holder)
     )
     if count:
-        yield Change(
-            "UPDATE searches SET holder = '' WHERE scan_id = ? AND holder <> ''", (scan_id,)
-        )
+        yield Many(_FREE, [(scan_id,)])
         yield Tell(scan_id)
     return count > 0
+
+
+def _ended(state: ScanState) -> str:
+    dropped = ", artifact = NULL, file = NULL" if state is ScanState.COMPLETE else ""
+    return f"UPDATE scans SET state = ?{dropped} WHERE id = ? AND state = 'open'"
 
 
 def record(
@@ -208,20 +215,17 @@ def record(
     threat_secs: float,
 ) -> Steps[bool]:
     """Write a searcher's newest part, if the node holds it, the scan's state, what was found."""
-    rows = yield Query("SELECT digest FROM scans WHERE id = ? AND state = 'open'", (scan_id,))
-    if not rows:
-        return False
-    if rows[0][0]:
-        name, *values = search_params(search)
-        count = yield Change(_RECORD, (*values, scan_id, name, holder, holder))
-        if not count:
-            return False
+    name, *values = search_params(search)
+    if (yield Change(_RECORD, (*values, scan_id, name, holder, holder))):
         yield from keep_finds(finds, now=now, threat_secs=threat_secs)
-    if state is not ScanState.OPEN:
-        yield from end(scan_id, state, holder)
+    elif not (yield Query(_IS_OPEN_SECRET, (scan_id, b""))):
+        return False
+    if state is ScanState.OPEN:
+        yield Many(f"UPDATE scans SET wake = {_WAKE} WHERE id = ?", [(scan_id,)])
     else:
-        yield Change(f"UPDATE scans SET wake = {_WAKE} WHERE id = ?", (scan_id,))
-        yield Tell(scan_id)
+        yield Many(_ended(state), [(state.value, scan_id)])
+        yield Many(_FREE, [(scan_id,)])
+    yield Tell(scan_id)
     return True
 
 

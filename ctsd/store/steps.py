@@ -43,7 +43,8 @@ class Change:
 @frozen
 class Many:
     """
-    One statement for every element of C{params}; yields nothing of use.
+    One statement for every element of C{params}; yields nothing of use, so that a runner may send
+    it with the statement after it.
 
     An INSERT among them has exactly one C{VALUES (?, ...)} tuple, so that a runner may send it as
     one statement of many tuples.
@@ -100,7 +101,7 @@ def take(name: str, amount: int) -> Steps[int]:
 
     :return: the last of them.
     """
-    yield Change("UPDATE numbers SET value = value + ? WHERE name = ?", (amount, name))
+    yield Many("UPDATE numbers SET value = value + ? WHERE name = ?", [(amount, name)])
     if name == "version":
         yield Tell(THREATS)
     return (yield from number(name))
