@@ -119,7 +119,10 @@ def _check_parses(description: str, kind: str) -> None:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if "unknown endpoint type" in reason.lower():
-            raise Wrong(f"unknown endpoint type {reason.partition(': ')[2]}") from None
+            raise Wrong(
+                "expected a Twisted endpoint string such as tcp:8000:interface=127.0.0.1:"
+                f" unknown endpoint type {reason.partition(': ')[2]}"
+            ) from None
         reason = reason.rpartition("() ")[2]
         raise Wrong(f"expected a Twisted endpoint string of type {kind}: {reason}") from None
 

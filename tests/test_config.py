@@ -490,6 +490,7 @@ class ListenTests(ConfigCase):
     def test_wrong(self) -> None:
         """What Twisted would not take stops the start with one line."""
         for entry, expected in (
+            ("foo:1", "expected a Twisted endpoint string such as tcp:"),
             ("foo:1", "unknown endpoint type 'foo'"),
             ("haproxy:foo:1", "unknown endpoint type 'foo'"),
             ("tcp", "a Twisted endpoint string of type tcp"),
