@@ -78,7 +78,7 @@ class AgreementTests(SynchronousTestCase):
             hows = [bool(matched.how) for matched in each.matched]
             self.assertEqual(hows, sorted(hows), "exact ones come first")
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(
         indicator_strategies.feeds,
         st.lists(
@@ -102,7 +102,7 @@ class AgreementTests(SynchronousTestCase):
             finally:
                 index.close()
 
-    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(
         st.lists(
             st.tuples(
