@@ -19,6 +19,8 @@ def link_lists(directory: Path, copies: Mapping[str, Path]) -> None:
     :param copies: by a feed's name.
     :raises OSError: that can't be done.
     """
+    if not copies and not directory.exists():
+        return
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, path in copies.items():
         link = directory / name / LIST_NAME

@@ -53,7 +53,7 @@ class FeedsOnDisk:
         ]
         for feed, found in zip(feeds, read_states(feeds), strict=True):
             if isinstance(found, BadState):
-                feed.trouble = str(found)
+                feed.misread = str(found)
             elif found is not None:
                 feed.state = found
         self.standings: tuple[Standing, ...] = tuple(

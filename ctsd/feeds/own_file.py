@@ -42,7 +42,7 @@ class OwnFiles:
         try:
             found = await self._in_thread(file.stat)
         except OSError as error:
-            feed.seen = ""
+            feed.seen = feed.brought = ""
             return f"{file} can't be read: {error.strerror}"
         look = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
         is_still = look == feed.seen or self._now() - found.st_mtime >= STILL_SECS

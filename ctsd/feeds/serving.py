@@ -98,7 +98,7 @@ class Feeds(Service):
             if one.description.is_warninglist and one.description.provider.url
         }
         self._list_links = list_links
-        self._linked: dict[str, Path] = {}
+        self._linked: dict[str, Path] | None = None
         self._screener = screener
         self._directory = directory
         self._own_files = OwnFiles(downloads=downloads, in_thread=in_thread, now=now)
@@ -127,6 +127,7 @@ class Feeds(Service):
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
         self._looking: Deferred[None] | None = None
+        self._is_looking = self._is_wanted = False
         self._standings: tuple[Standing, ...] = ()
         self._list_standings: tuple[Standing, ...] = ()
         self._hidden: frozenset[str] = frozenset()
@@ -232,9 +233,22 @@ class Feeds(Service):
             await looking
         await self._indicators.close()
 
-    def _look(self) -> Deferred[None]:
-        self._looking = looking = Deferred.fromCoroutine(self._look_at_all())
+    def _look(self) -> Deferred[None] | None:
+        # One look at a time, however long a build takes.
+        self._is_wanted = True
+        if self._is_looking:
+            return None
+        self._looking = looking = Deferred.fromCoroutine(self._look_on())
         return looking.addErrback(self._fault)
+
+    async def _look_on(self) -> None:
+        self._is_looking = True
+        try:
+            while self._is_wanted and self.running:
+                self._is_wanted = False
+                await self._look_at_all()
+        finally:
+            self._is_looking = False
 
     def _fault(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -242,8 +256,7 @@ class Feeds(Service):
 
     def _taken(self, description: Description, copies: Copies, copy: Copy) -> None:
         """A new copy is there: look at once."""
-        if self._loop.running and self._looking is not None and self._looking.called:
-            self._loop.reset()
+        if self.running:
             self._look()
 
     async def _look_at_all(self) -> None:
@@ -264,9 +277,10 @@ class Feeds(Service):
     def _read(self, feed: KeptFeed, found: FeedState | BadState | None) -> None:
         """What stands in a feed's directory."""
         if isinstance(found, BadState):
-            self._troubled(feed, str(found))
+            self._log.error("Feed {name}: {why}", name=feed.description.name, why=str(found))
+            feed.misread = str(found)
         elif found is not None:
-            feed.state = found
+            feed.state, feed.misread = found, ""
 
     async def _start(self) -> None:
         """Serve what earlier starts have left. Another process may be building just now."""

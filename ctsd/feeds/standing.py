@@ -51,7 +51,8 @@ class KeptFeed:
     A feed that is on.
 
     :ivar mark: of the directory, when C{state} was read.
-    :ivar trouble: what is wrong with its directory, its index, or a file of ours.
+    :ivar misread: why C{state} can't be read.
+    :ivar trouble: what is wrong with its index, or with a file of ours.
     :ivar not_before: by the clock: it is not indexed before.
     :ivar brought: what the file of ours was when it was brought, and C{seen} at the last look.
     """
@@ -60,6 +61,7 @@ class KeptFeed:
     copies: Copies
     mark: tuple[int, ...] | None = None
     state: FeedState = field(factory=FeedState)
+    misread: str = ""
     trouble: str = ""
     not_before: float = 0.0
     brought: str = ""
@@ -98,7 +100,7 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
     dated = feed.copy.checked if feed.copy is not None else 0.0
     age_secs = max(0.0, now - dated)
     too_old = age_secs > description.max_age_secs
-    trouble = feed.trouble or feed.state.error
+    trouble = feed.misread or feed.trouble or feed.state.error
     return Standing(
         name=description.name,
         title=description.title,

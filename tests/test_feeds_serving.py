@@ -1,0 +1,543 @@
+"""All feeds together: brought, indexed, searched, and how they stand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd._toml import Document
+from ctsd.feeds import feed_work
+from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.descriptions import Description, read_description
+from ctsd.feeds.download import Downloads
+from ctsd.feeds.guards import Counts
+from ctsd.feeds.indexing import RETRY_SECS
+from ctsd.feeds.job import BuildFailed, lock_builds
+from ctsd.feeds.on_disk import FeedsOnDisk
+from ctsd.feeds.parsers.tally import Tally
+from ctsd.feeds.reading import Reading
+from ctsd.feeds.screening import Screening
+from ctsd.feeds.serving import LATER_SECS, LOOK_SECS, SOON_SECS, Feeds
+from ctsd.feeds.small_lists import built_in
+from ctsd.feeds.updates import Updates
+from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
+from ctsd.interfaces import IFeeds
+from ctsd.model import Artifact
+from ctsd.records import FeedMatches
+from tests.test_feeds_download import Provider
+
+NOW = 1_800_000_000.0
+DAY_SECS = 86400.0
+
+
+def at_once(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+    """A thread that takes no time."""
+    try:
+        return succeed(function(*args, **kwargs))
+    except BaseException:
+        return fail()
+
+
+async def examine(description: Description, path: Path, *, max_unpacked_bytes: int) -> Counts:
+    """Parses here and now."""
+    tally = Tally()
+    for _ in Reading.of(description, path).records(tally, now=NOW):
+        pass
+    return Counts(rows=tally.rows, refused=tally.bad, records=tally.records)
+
+
+class SilentProvider(Provider):
+    """Has no answer when it was not told one."""
+
+    def download(self, **given: Any) -> Any:
+        """See L{Provider}."""
+        self.answers = self.answers or [Deferred()]
+        return super().download(**given)
+
+
+class Children:
+    """
+    Works here and now.
+
+    :ivar given: of each work.
+    :ivar broken: why none can be done.
+    :ivar waiting: set, the next work takes until that fires.
+    """
+
+    def __init__(self) -> None:
+        self.given: list[dict[str, Any]] = []
+        self.broken = ""
+        self.waiting: Deferred[Any] | None = None
+
+    def run(self, module: str, given: Any, **_: Any) -> Deferred[Any]:
+        """See L{ctsd.feeds.children.Children}."""
+        assert module == "ctsd.feeds.feed_work"
+        self.given.append(json.loads(json.dumps(given)))
+        if self.broken:
+            return fail(BuildFailed(self.broken))
+        if self.waiting is not None:
+            return self.waiting
+        return at_once(feed_work.work, self.given[-1])
+
+
+class Screener:
+    """The built-in lists alone."""
+
+    lists = Warninglists(small=SmallLists(built_in()), patterns=Patterns(()))
+
+    def __init__(self, marking: Sequence[str] = ()) -> None:
+        self.marking = marking
+
+    def screening(self) -> Screening:
+        """See L{ctsd.feeds.screener.Screener}."""
+        return Screening(lists=self.lists, marking=self.marking)
+
+    def is_shared_host(self, host: str) -> bool:
+        """None is."""
+        return False
+
+
+def feed(name: str = "mine", **own: Any) -> Description:
+    """A feed of addresses."""
+    table = {
+        "url": f"https://feeds.example/{name}.txt",
+        "format": "lines",
+        "indicators": [{"field": "line", "type": "net.ip"}],
+        "every_secs": 3600,
+        "min_interval_secs": 60,
+        "max_refused_share": 0.5,
+        **own,
+    }
+    if "file" in own:
+        del table["url"]
+    return read_description(name, table, Document(name="ctsd.toml", base_dir=Path("/")))
+
+
+class FeedsCase(SynchronousTestCase):
+    """
+    Feeds, a provider, and a clock.
+
+    :ivar ago: how long before now by the clock the wall clock is.
+    """
+
+    def setUp(self) -> None:
+        """A directory."""
+        self.dir = Path(self.mktemp()).absolute()
+        self.dir.mkdir()
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.provider = SilentProvider()
+        self.children = Children()
+        self.left_out: list[tuple[str, str, str]] = []
+        self.downloads = Downloads(
+            directory=self.dir / "feeds",
+            outbound=self.provider,
+            gathering=None,  # type: ignore[arg-type]
+            examine=examine,
+            in_thread=at_once,
+            now=self.clock.seconds,
+            chance=lambda: 0.0,
+        )
+
+    def updates(self, taken: Callable[[Description, Copies, Copy], object]) -> Updates:
+        """Real ones."""
+        return Updates(
+            clock=self.clock,
+            downloads=self.downloads,
+            in_thread=at_once,
+            now=self.clock.seconds,
+            chance=lambda: 0.0,
+            taken=taken,
+        )
+
+    def start(
+        self, *descriptions: Description, updating: bool = True, marking: Sequence[str] = ()
+    ) -> Feeds:
+        """Start."""
+        feeds = Feeds(
+            descriptions=descriptions,
+            directory=self.dir / "index",
+            list_links=self.dir / "links",
+            screener=Screener(marking),  # type: ignore[arg-type]
+            downloads=self.downloads,
+            make_updates=self.updates if updating else None,
+            children=self.children,  # type: ignore[arg-type]
+            clock=self.clock,
+            in_thread=at_once,
+            now=self.clock.seconds,
+        )
+        feeds.startService()
+        self.addCleanup(lambda: feeds.running and self.successResultOf(feeds.stopService()))
+        return feeds
+
+    def look(self, secs: float = LOOK_SECS) -> None:
+        """Let time pass."""
+        self.clock.pump([LOOK_SECS] * int(secs / LOOK_SECS))
+
+    def answers(self, *bodies: bytes | int) -> None:
+        """What the provider answers next: a file, or a status."""
+        self.provider.answers += [
+            (body, {}, b"") if isinstance(body, int) else (200, {}, body) for body in bodies
+        ]
+
+    def find(self, feeds: Feeds, value: str) -> tuple[FeedMatches, ...]:
+        """What an address finds."""
+        return feeds.find(
+            artifact=Artifact("net.ip", value),
+            limit=10,
+            left_out=lambda *told: self.left_out.append(told),
+        )
+
+    def assertFinds(self, feeds: Feeds, value: str, *names: str) -> None:
+        """These feeds have an address."""
+        self.assertEqual(tuple(found.feed for found in self.find(feeds, value)), names)
+
+
+class ServingTests(FeedsCase):
+    """What comes of a provider's file."""
+
+    def test_interface(self) -> None:
+        """It is what searchers want, and so is what stands in for it beside the daemon."""
+        self.assertTrue(IFeeds.providedBy(self.start()))
+        self.assertTrue(
+            IFeeds.providedBy(
+                FeedsOnDisk(descriptions=(), directory=self.dir, now=self.clock.seconds)
+            )
+        )
+
+    def test_brought(self) -> None:
+        """It is asked for at the start, indexed, and found."""
+        self.answers(b"203.0.113.1\n203.0.113.2\n")
+        feeds = self.start(feed())
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertFinds(feeds, "203.0.113.9")
+        self.assertEqual((feeds.away, feeds.trouble(), feeds.loading()), ((), "", False))
+        self.assertEqual(feeds.describe(), "1 of 1 feeds, 2 records")
+
+    def test_first_failure(self) -> None:
+        """One that never came is away; whoever wants it asks again soon, then less often."""
+        feeds = self.start(feed(title="Mine"))
+        self.assertEqual((feeds.away, feeds.retry_secs), (("Mine",), SOON_SECS))
+        self.assertFinds(feeds, "203.0.113.1")
+        self.successResultOf(feeds.stopService())
+        self.answers(500)
+        self.clock.advance(61)
+        feeds = self.start(feed(title="Mine"))
+        self.look()
+        self.assertEqual((feeds.away, feeds.retry_secs), (("Mine",), LATER_SECS))
+        self.assertIn("mine: it answered 500", feeds.trouble())
+
+    def test_not_required(self) -> None:
+        """Nobody waits for one that is not required."""
+        self.answers(500)
+        feeds = self.start(feed(required=False))
+        self.look()
+        self.assertEqual(feeds.away, ())
+        self.assertIn("500", feeds.trouble())
+
+    def test_without_network(self) -> None:
+        """A restart serves what is on the disk, at once."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        self.provider.answers = []
+        self.children.broken = "nothing should be built"
+        self.assertFinds(self.start(feed()), "203.0.113.1", "mine")
+
+    def test_only_looking(self) -> None:
+        """A command searches what is there, and changes nothing."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        self.clock.advance(DAY_SECS)
+        self.assertFinds(self.start(feed(), updating=False), "203.0.113.1", "mine")
+        self.assertEqual(len(self.provider.asked), 1)
+
+    def test_ages(self) -> None:
+        """An old copy is stale, and says since when; a very old one counts no more."""
+        self.answers(b"203.0.113.1\n", *[500] * 200)
+        feeds = self.start(feed(max_age_days=2))
+        self.look()
+        self.assertEqual(feeds.stale, {})
+        self.look(3 * 3600)
+        self.assertEqual(feeds.stale, {"mine": "2027-01-15"})
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.look(2 * DAY_SECS)
+        self.assertEqual((feeds.stale, feeds.away), ({}, ("mine",)))
+        self.assertFinds(feeds, "203.0.113.1")
+
+    def test_newer(self) -> None:
+        """A newer file takes the place of the older one; the same one is not indexed again."""
+        self.answers(b"203.0.113.1\n203.0.113.2\n", b"203.0.113.1\n203.0.113.2\n", b"203.0.113.3\n")
+        feeds = self.start(feed())
+        self.look(1.5 * 3600)
+        self.assertEqual((len(self.provider.asked), len(self.children.given)), (2, 1))
+        self.look(3600)
+        self.assertFinds(feeds, "203.0.113.1")
+        self.assertFinds(feeds, "203.0.113.3", "mine")
+
+    def test_changed_description(self) -> None:
+        """Another description makes another index of the same file."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        feeds = self.start(feed(title="Ours"))
+        self.look()
+        (found,) = self.find(feeds, "203.0.113.1")
+        self.assertIn(b'"Ours"', found.matched[0].record.hit)
+
+    def test_turned_off(self) -> None:
+        """A feed that is off is found no more, although the index still has it."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.1\n")
+        first = self.start(feed(), feed("other"))
+        self.look()
+        self.assertFinds(first, "203.0.113.1", "mine", "other")
+        self.successResultOf(first.stopService())
+        self.assertFinds(self.start(feed()), "203.0.113.1", "mine")
+
+    def test_screened(self) -> None:
+        """What a list has is left out and told, or left in where it is marked."""
+        self.answers(b"8.8.8.8\n", b"8.8.8.8\n")
+        feeds = self.start(feed(), feed("other"), marking=["other"])
+        self.look()
+        self.assertFinds(feeds, "8.8.8.8", "other")
+        ((name, type, by),) = self.left_out
+        self.assertEqual((name, type), ("mine", "net.ip"))
+        self.assertTrue(by)
+        record = self.find(feeds, "8.8.8.8")[0].matched[0].record
+        self.assertEqual(feeds.mark(feed="other", record=record), by)
+        self.assertEqual(feeds.mark(feed="mine", record=record), "")
+
+    def test_within(self) -> None:
+        """A short text is read at once."""
+        feeds = self.start(feed())
+        derived = self.successResultOf(
+            feeds.within(artifact=Artifact("string", "see 203.0.113.1 and x.example"))
+        )
+        self.assertEqual([each.artifact.value for each in derived], ["203.0.113.1", "x.example"])
+
+
+class FailureTests(FeedsCase):
+    """What goes wrong on our side."""
+
+    def test_build(self) -> None:
+        """An index that can't be built is tried again in a while; the last one serves."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.2\n")
+        feeds = self.start(feed())
+        self.look()
+        self.children.broken = "no memory"
+        self.look(2 * 3600)
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertIn("no memory", feeds.trouble())
+        tries = len(self.children.given)
+        self.look(RETRY_SECS / 2)
+        self.assertLessEqual(len(self.children.given) - tries, 1)
+        self.children.broken = ""
+        self.look(RETRY_SECS * 2)
+        self.assertFinds(feeds, "203.0.113.2", "mine")
+        self.assertEqual(feeds.trouble(), "")
+
+    def test_one_of_two(self) -> None:
+        """A file that turns out unreadable keeps no other feed from being indexed."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.1\n")
+        broken = feed("other")
+        feeds = self.start(feed(), broken)
+        copies = self.downloads.copies("other")
+        copy = copies.state().copy
+        assert copy is not None
+        self.look()
+        self.successResultOf(feeds.stopService())
+        copies.path(copy).write_bytes(b"\x1f\x8b\x08broken")
+        for path in (self.dir / "index").iterdir():
+            path.unlink()
+        feeds = self.start(feed(), broken)
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertIn("other: its copy could not be indexed", feeds.trouble())
+
+    def test_others_build(self) -> None:
+        """While another process builds we wait, and find what it has built."""
+        (self.dir / "index").mkdir()
+        turn = lock_builds(self.dir / "index")
+        assert turn is not None
+        self.answers(b"203.0.113.1\n")
+        feeds = self.start(feed())
+        self.look(10)
+        self.assertEqual((self.children.given, feeds.loading()), ([], True))
+        copies = self.downloads.copies("mine")
+        copy = copies.state().copy
+        assert copy is not None
+        os.close(turn)
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+
+    def test_built_by_others(self) -> None:
+        """What another process has built is served without building it again."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.2\n")
+        ours, theirs = self.start(feed()), self.start(feed())
+        self.look(2 * 3600)
+        self.assertFinds(ours, "203.0.113.2", "mine")
+        self.assertFinds(theirs, "203.0.113.2", "mine")
+        self.assertEqual(len(self.children.given), 2)
+
+    def test_broken_index(self) -> None:
+        """A damaged index is left out and made anew."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        combined = self.dir / "index" / "combined"
+        combined.write_bytes(combined.read_bytes()[:-10])
+        feeds = self.start(feed())
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+
+    def test_bad_state(self) -> None:
+        """A state that can't be read is told, until it can."""
+        self.answers(b"203.0.113.1\n")
+        feeds = self.start(feed())
+        self.look()
+        state = self.dir / "feeds" / "mine" / "feed.json"
+        good = state.read_bytes()
+        state.write_bytes(b"{")
+        self.look()
+        self.assertIn("feed.json", feeds.trouble())
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        state.write_bytes(good)
+        self.look()
+        self.assertEqual(feeds.trouble(), "")
+
+    def test_stop(self) -> None:
+        """A build that is running is given up."""
+        ended: list[Deferred[Any]] = []
+        self.children.waiting = Deferred(ended.append)
+        self.answers(b"203.0.113.1\n")
+        feeds = self.start(feed())
+        self.look()
+        with capturedLogs() as logged:
+            self.successResultOf(feeds.stopService())
+        self.assertEqual(ended, [self.children.waiting])
+        self.assertEqual([each for each in logged if each.get("log_failure")], [])
+        self.assertFinds(feeds, "203.0.113.1")
+
+
+class OwnFileTests(FeedsCase):
+    """Files of ours."""
+
+    def setUp(self) -> None:
+        """One."""
+        super().setUp()
+        self.file = self.dir / "ours.txt"
+
+    def write(self, text: str) -> None:
+        """Write it, now by the clock."""
+        self.file.write_text(text)
+        os.utime(self.file, (self.clock.seconds(), self.clock.seconds()))
+
+    def test_changes(self) -> None:
+        """It is taken when it is there and has kept still, and again when it has changed."""
+        feeds = self.start(feed(file=str(self.file)))
+        self.assertIn("can't be read", feeds.trouble())
+        self.write("203.0.113.1\n")
+        self.look(10)
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertEqual(feeds.trouble(), "")
+        self.write("203.0.113.2\n")
+        self.look(10)
+        self.assertFinds(feeds, "203.0.113.2", "mine")
+
+    def test_never_old(self) -> None:
+        """It counts for as long as it is there."""
+        self.write("203.0.113.1\n")
+        feeds = self.start(feed(file=str(self.file)))
+        self.look(10)
+        self.clock.advance(1000 * DAY_SECS)
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertEqual((feeds.stale, feeds.away), ({}, ()))
+
+    def test_refused(self) -> None:
+        """What can't be believed is told; the last good copy serves, and the file comes back."""
+        self.write("203.0.113.1\n203.0.113.2\n")
+        feeds = self.start(feed(file=str(self.file)))
+        self.look(10)
+        self.write("<html><body>Moved</body></html>\n")
+        self.look(10)
+        self.assertIn("HTML", feeds.trouble())
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.file.rename(self.dir / "away")
+        self.look(10)
+        self.assertIn("can't be read", feeds.trouble())
+        self.write("203.0.113.1\n203.0.113.3\n")
+        self.look(10)
+        self.assertEqual(feeds.trouble(), "")
+        self.assertFinds(feeds, "203.0.113.3", "mine")
+
+
+class ListTests(FeedsCase):
+    """Warninglists that are downloaded."""
+
+    def known(self) -> Description:
+        """One."""
+        table = {
+            "url": "https://lists.example/list.json",
+            "format": "warninglist",
+            "every_secs": 3600,
+        }
+        return read_description("known", table, Document(name="c", base_dir=Path("/")))
+
+    def test_linked(self) -> None:
+        """The newest copy is found under a name that stays; nobody waits for it."""
+        first, second = ({"name": name, "type": "string", "list": ["x"]} for name in "ab")
+        self.answers(500, *(json.dumps(given).encode() for given in (first, second)))
+        feeds = self.start(self.known())
+        self.look()
+        self.assertEqual(feeds.away, ())
+        self.assertIn("known: it answered 500", feeds.trouble())
+        link = self.dir / "links" / "known" / "list.json"
+        self.look(1800)
+        self.assertEqual(json.loads(link.read_bytes()), first)
+        self.look(3600)
+        self.assertEqual(json.loads(link.read_bytes()), second)
+        self.successResultOf(feeds.stopService())
+        self.start(feed())
+        self.look()
+        self.assertFalse(link.is_symlink())
+
+
+class OnDiskTests(FeedsCase):
+    """How feeds stand, for commands beside the daemon."""
+
+    def test_told(self) -> None:
+        """What there is, what is wrong, and how old it is."""
+        self.answers(b"203.0.113.1\n", 500)
+        feeds = self.start(feed(), feed("other"))
+        self.look()
+        self.successResultOf(feeds.stopService())
+        (self.dir / "feeds" / "third").mkdir()
+        (self.dir / "feeds" / "third" / "feed.json").write_bytes(b"{")
+        self.clock.advance(DAY_SECS)
+        told = FeedsOnDisk(
+            descriptions=[feed(), feed("other"), feed("third"), feed("fourth")],
+            directory=self.dir / "feeds",
+            now=self.clock.seconds,
+        )
+        self.assertEqual(told.describe(), "1 of 4 feeds, 1 records")
+        trouble = told.trouble()
+        self.assertIn("mine: is from 2027-01-15", trouble)
+        self.assertIn("other: it answered 500", trouble)
+        self.assertIn("third: ", trouble)
+        self.assertIn("and 1 more", trouble)
+        self.assertFalse(told.loading())
