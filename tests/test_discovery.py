@@ -443,3 +443,36 @@ class StartTests(SynchronousTestCase):
         self.assertTrue(started.off[0].broken)
         self.assertEqual([found.name for found, _, _ in started.running], ["good"])
         self.assertEqual(len(self.flushLoggedErrors(SystemExit, KeyboardInterrupt)), 2)
+
+
+class FeedsTests(SynchronousTestCase):
+    """The searchers that are on as soon as a feed is."""
+
+    def on(self, text: str) -> tuple[str, ...]:
+        """Who is on with a configuration."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        (directory / "ctsd.toml").write_text(text)
+        catalogue = discover(config.load(directory / "ctsd.toml", environ={}))
+        self.found = {one.name for one in catalogue.found}
+        return catalogue.services[""]
+
+    def test_with_feeds(self) -> None:
+        """They need not be listed; what is asked at once comes first."""
+        feed = "[feeds.urlhaus]\nenabled = true\n"
+        self.assertEqual(self.on(feed), ("internal", "feeds", "phishtank", "feeds_text"))
+
+    def test_without(self) -> None:
+        """Without a feed nobody hears of them."""
+        self.assertEqual(self.on(""), ("internal", "phishtank"))
+        self.assertEqual(self.found, {"internal", "phishtank"})
+
+    def test_listed(self) -> None:
+        """Who lists them has them where he wants them."""
+        listed = "[searchers]\nsync = ['feeds', 'internal']\nasync = []\n[feeds.cins]\n"
+        self.assertEqual(self.on(listed), ("feeds", "internal", "feeds_text"))
+
+    def test_service(self) -> None:
+        """A service can have them alone."""
+        feed = "[feeds.cins]\n[services.lists]\nsearchers = ['feeds']\n"
+        self.assertIn("feeds", self.on(feed))

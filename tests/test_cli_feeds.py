@@ -1,0 +1,181 @@
+"""C{ctsd feeds}, without a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ctsd import cli
+from ctsd.feeds.copies import Copy, FeedState
+from ctsd.feeds.descriptions import names_of_catalogue
+from tests.commands import NOW, CommandCase
+
+MINE = """
+[feeds.mine]
+title = "Mine"
+url = "https://intel.example/list.csv"
+every_secs = 3600
+max_age_days = 2
+format = "csv"
+header = true
+indicators = [{ field = "value", type = ["net.ip", "net.name"] }]
+properties = { why = "why" }
+"""
+
+LIST = "value,why\n203.0.113.1,scans us\nbad.example,phishes\n<td>,?\n"
+
+
+class FeedsCase(CommandCase):
+    """Runs the commands."""
+
+    def configure(self, text: str) -> None:
+        """Add to the configuration."""
+        self.config.write_text(f'state_dir = "state"\n{text}')
+
+    def keep(self, name: str, data: bytes = b"", **state: Any) -> None:
+        """Put a copy of a feed on the disk."""
+        directory = self.dir / "state" / "feeds" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        copy = state.pop("copy", None)
+        if copy is not None:
+            (directory / copy.file).write_bytes(data)
+        kept = FeedState(copy=copy, **state)
+        (directory / "feed.json").write_bytes(msgspec.json.encode(kept))
+
+
+def copy(checked: float = NOW, **more: Any) -> Copy:
+    """A good copy."""
+    given = {"records": 1234, "refused": 5, "size": 1, "sha256": "0" * 64, "file": "data-x"}
+    return Copy(fetched=checked, checked=checked, **{**given, **more})
+
+
+class ListTests(FeedsCase):
+    """How feeds stand."""
+
+    def test_none(self) -> None:
+        """Without a feed it says how to have one, and which are off."""
+        self.configure("[feeds.urlhaus]\nenabled = false\n")
+        self.assertIn("no feed is on", self.succeed("feeds"))
+        self.assertIn("off: urlhaus", self.out)
+
+    def test_standings(self) -> None:
+        """Each with its age, what it holds, when it is asked again, and what is wrong."""
+        names = ("bad", "fresh", "never", "old", "stale")
+        self.configure("".join(MINE.replace("feeds.mine", f"feeds.{name}") for name in names))
+        self.keep("fresh", copy=copy(NOW - 30), due=NOW + 1800)
+        self.keep("stale", copy=copy(NOW - 3 * 3600), due=NOW - 1, error="it answered 500")
+        self.keep("old", copy=copy(NOW - 3 * 86400))
+        self.keep("bad")
+        (self.dir / "state" / "feeds" / "bad" / "feed.json").write_text("{")
+        lines = dict(
+            (line.split(maxsplit=1)) for line in self.succeed("feeds").splitlines() if line
+        )
+        self.assertEqual(lines["NAME"].split(), ["AGE", "RECORDS", "REFUSED", "NEXT", "STATE"])
+        self.assertRegex(lines["fresh"], r"^30 s +1,234 +5 +30 min +good$")
+        self.assertRegex(lines["stale"], r"^3 h +1,234 +5 +- +stale; it answered 500$")
+        self.assertRegex(lines["old"], r"^3 d .* too old")
+        self.assertRegex(lines["never"], r"never loaded$")
+        self.assertRegex(lines["bad"], r"feed\.json")
+
+    def test_wrong(self) -> None:
+        """A feed that is wrong is told with its line."""
+        self.configure("[feeds.mine]\nformat = 'lines'\n")
+        self.assertFails("feeds", told="feeds.mine")
+
+
+class TryTests(FeedsCase):
+    """What a description makes of a file."""
+
+    def sample(self, text: str = LIST) -> str:
+        """A file."""
+        file = self.dir / "list.csv"
+        file.write_text(text)
+        return str(file)
+
+    def test_rows(self) -> None:
+        """What was taken, what was refused and why, what the records look like."""
+        self.configure(MINE)
+        out = self.succeed("feeds", "try", "mine", "--file", self.sample())
+        self.assertIn("3 rows: 2 records, 0 left out, 1 refused", out)
+        self.assertIn("refused: 1  is none of net.ip, net.name", out)
+        self.assertIn('row 3: {"value": "<td>", "why": "?"}', out)
+        self.assertIn("as a download it would not be taken: 1 of 3 rows can't be read", out)
+        self.assertIn("net.ip  203.0.113.1\n    feed (string): Mine\n", out)
+        self.assertNotIn("found", out)
+
+    def test_hits(self) -> None:
+        """What a value would find, wherever the option stands."""
+        self.configure(MINE)
+        for arguments in (
+            ("mine", "--file", self.sample(), "http://www.bad.example/x"),
+            ("mine", "http://www.bad.example/x", "--file", self.sample()),
+            ("--file", self.sample(), "mine", "http://www.bad.example/x"),
+        ):
+            out = self.succeed("feeds", "try", *arguments)
+            self.assertIn("net.uri http://www.bad.example/x: 1 found", out)
+            self.assertIn("  1  why: phishes\n", out)
+            self.assertIn("  1  Matched: parent domain of the URL's host\n", out)
+        out = self.succeed("feeds", "try", "mine", "--file", self.sample(), "198.51.100.1")
+        self.assertIn("net.ip 198.51.100.1: 0 found", out)
+        out = self.succeed(
+            "feeds", "try", "mine", "--file", self.sample(), "bad.example", "--type", "string"
+        )
+        self.assertIn("string bad.example: 0 found", out)
+
+    def test_whole_catalogue(self) -> None:
+        """Every feed that ships can be tried without anything, and shows a record."""
+        self.configure("")
+        for name in names_of_catalogue():
+            out = self.succeed("feeds", "try", name)
+            self.assertIn("the sample that ships", out)
+            self.assertNotIn(" 0 records", out)
+            self.assertNotIn("would not be taken", out)
+
+    def test_downloaded(self) -> None:
+        """Without a file, what was downloaded last is looked at."""
+        self.configure(MINE)
+        self.assertFails("feeds", "try", "mine", told="nothing was downloaded yet")
+        self.keep("mine", LIST.encode(), copy=copy())
+        self.assertIn("what was downloaded last", self.succeed("feeds", "try", "mine"))
+
+    def test_own_file(self) -> None:
+        """A feed that is a file of one's own is looked at there."""
+        self.sample()
+        self.configure(MINE.replace('url = "https://intel.example/list.csv"', 'file = "list.csv"'))
+        self.assertIn("your file", self.succeed("feeds", "try", "mine"))
+
+    def test_failures(self) -> None:
+        """No such feed, no such file, not the format."""
+        self.configure(MINE)
+        self.assertFails("feeds", "try", "urlhouse", told="did you mean urlhaus")
+        self.assertFails(
+            "feeds", "try", "mine", "--file", str(self.dir / "no"), told="No such file"
+        )
+        self.assertEqual(self.run_command("feeds", "try"), 2)
+        empty = self.sample("a,b\n")
+        self.assertEqual(self.run_command("feeds", "try", "mine", "--file", empty), 1)
+        self.assertIn("no column value", self.err)
+
+    def test_hidden_characters(self) -> None:
+        """What stands in a feed does not move the terminal's cursor."""
+        self.configure(MINE)
+        sample = self.sample("value,why\n203.0.113.1,\x1b[2Jgone\n\x1b[2J,x\n")
+        self.assertNotIn("\x1b", self.succeed("feeds", "try", "mine", "--file", sample))
+
+
+class BringTests(FeedsCase):
+    """Commands that bring feeds, as far as no network is needed."""
+
+    def test_nothing_to_update(self) -> None:
+        """Without a feed from somewhere there is nothing to ask."""
+        self.configure("")
+        self.assertFails("feeds", "update", told="no feed is on")
+        self.configure(MINE.replace('url = "https://intel.example/list.csv"', 'file = "list.csv"'))
+        self.assertFails("feeds", "update", "mine", told="is a file of yours")
+
+    def test_usage(self) -> None:
+        """Each command stands in the help."""
+        parser = cli.make_parser()
+        for line in ("feeds update", "feeds update x", "feeds accept x", "feeds import x y"):
+            self.assertTrue(callable(parser.parse_args(line.split()).run), line)
