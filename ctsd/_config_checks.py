@@ -15,6 +15,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from ctsd.model import Secret
+
 #: What searchers and services are called.
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 
@@ -62,7 +64,9 @@ def kind(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return f"{value}"
-    named: dict[type, str] = {str: "a string", list: "an array", dict: "a table"}
+    if isinstance(value, str):
+        return "a string"
+    named: dict[type, str] = {list: "an array", dict: "a table"}
     return named.get(type(value), "a date or time")
 
 
@@ -196,7 +200,7 @@ def user(value: object, around: Surroundings) -> str:
 def with_secrets(value: object, around: Surroundings) -> Any:
     """
     A searcher's own setting: any TOML value, in which each C{{ env = "NAME" }} and
-    C{{ file = "PATH" }} has become the secret it points to.
+    C{{ file = "PATH" }} has become the L{Secret} it points to.
     """
     if isinstance(value, list):
         return [with_secrets(element, around) for element in value]
@@ -208,13 +212,13 @@ def with_secrets(value: object, around: Surroundings) -> Any:
         if not around.environ.get(variable):
             raise Wrong(f"expected the environment variable {variable} to hold a secret")
         around.secret_variables.add(variable)
-        return around.environ[variable]
+        return Secret(around.environ[variable])
     if only == "file" and isinstance(value["file"], str):
         return _secret_file(path(value["file"], around))
     return {key: with_secrets(inner, around) for key, inner in value.items()}
 
 
-def _secret_file(at: Path) -> str:
+def _secret_file(at: Path) -> Secret:
     try:
         with at.open("rb") as opened:
             raw = opened.read(_SECRET_MAX_BYTES + 1)
@@ -225,4 +229,4 @@ def _secret_file(at: Path) -> str:
         raise Wrong(f"expected the file {at} to hold UTF-8 text") from None
     if not secret or len(raw) > _SECRET_MAX_BYTES:
         raise Wrong(f"expected the file {at} to hold a secret of 1 to {_SECRET_MAX_BYTES} bytes")
-    return secret
+    return Secret(secret)

@@ -295,7 +295,8 @@ def _check_keys(
             )
         wanted = cls.keys[key]
         types = wanted if isinstance(wanted, tuple) else (wanted,)
-        fits = type(value) in types or (type(value) is int and float in types)
+        given = str if isinstance(value, str) else type(value)
+        fits = given in types or (given is int and float in types)
         if not fits:
             expected = " or ".join(_KINDS.get(one, one.__name__) for one in types)
             raise settings.document.error(at, f"expected {expected}, not {_shown(value)}")

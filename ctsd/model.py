@@ -30,6 +30,15 @@ PASSWORD = "system.user.password"
 FILE = "file.content"
 
 
+class Secret(str):
+    """A secret of the configuration: a string like any other, but for its C{repr}."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "(secret)"
+
+
 @frozen(kw_only=True)
 class File:
     """

@@ -281,6 +281,7 @@ class SecretTests(ConfigCase):
         )
         self.assertNotIn("from the environment", repr(found))
         self.assertNotIn("from a file", repr(found))
+        self.assertNotIn("from", repr(found.searchers.tables["x"].own))
 
     def test_children(self) -> None:
         """A child process' environment is ours without the secrets."""

@@ -68,7 +68,7 @@ ARROWS = {
     "web": f"{_VALUES} wire",
     "threads": "",
     "scanning": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
-    "config": "errors",
+    "config": "errors model",
     "passwords": "errors",
     "doors": f"{_VALUES} config passwords threads web",
     "discovery": f"{_VALUES} config searcher",

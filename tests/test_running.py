@@ -10,10 +10,22 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import SearchFailed, SearchLater
-from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Outcome, Property, Threat
+from ctsd.model import (
+    FILE,
+    NOTHING,
+    PASSWORD,
+    Artifact,
+    Ended,
+    File,
+    Outcome,
+    Property,
+    Secret,
+    Threat,
+)
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.running import BUSY_RETRY_SECS, Runner
 from ctsd.scanning.slots import Slots
@@ -68,6 +80,24 @@ class LocalTests(SynchronousTestCase):
         outcome = self.ask(ValueError("what about 10.1.1.1?")).outcome
         self.assertEqual((outcome.ended, outcome.reason), (Ended.FAILED, "broken: ValueError"))
         self.assertEqual(len(self.flushLoggedErrors()), 0)
+
+    def test_secrets_stay_hidden(self) -> None:
+        """A secret of the settings, often part of a failed request's address, is not repeated."""
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        settings = {"keys": [{"key": Secret("s3cret")}], "url": "http://a.example/"}
+        for error in (OSError("http://a.example/?key=s3cret"), SearchFailed("?key=s3cret")):
+            source = source_of(Local(error), Clock())
+            source.setup.settings.update(settings)
+            lines.append(ask_local(source, ask_about()).outcome.reason)
+        said = "\n".join(lines)
+        self.assertNotIn("s3cret", said)
+        self.assertEqual(said.count("key=(secret)"), 2)
 
     def test_password_stays_hidden(self) -> None:
         """Whatever a searcher says about a password is not repeated."""

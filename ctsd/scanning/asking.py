@@ -5,7 +5,7 @@ or raises becomes an L{Outcome}.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import SearchFailed, SearchLater
-from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Threat
+from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Secret, Threat
 from ctsd.properties import string
 from ctsd.records import Finds
 from ctsd.scanning.source import Answered, Ask, Question, SearchFile, Source
@@ -85,10 +85,12 @@ class _Asking:
         error = failure.value
         if isinstance(error, SearchLater):
             outcome = Outcome(
-                Ended.LATER, reason=hiding(error.reason, question), after_secs=error.after_secs
+                Ended.LATER,
+                reason=self._hiding(error.reason, question),
+                after_secs=error.after_secs,
             )
         elif isinstance(error, SearchFailed):
-            outcome = Outcome(Ended.FAILED, reason=hiding(error.reason, question))
+            outcome = Outcome(Ended.FAILED, reason=self._hiding(error.reason, question))
         elif isinstance(error, FileNotFoundError) and _is_gone(question.file):
             outcome = Outcome(Ended.FAILED, reason="the file was removed by the host", final=True)
         else:
@@ -96,10 +98,13 @@ class _Asking:
                 "Searcher {searcher} broke in scan {scan_id}: {traceback}",
                 searcher=self._source.name,
                 scan_id=self._ask.scan_id,
-                traceback=hiding(failure.getTraceback(), question),
+                traceback=self._hiding(failure.getTraceback(), question),
             )
             outcome = Outcome(Ended.FAILED, reason=f"broken: {type(error).__name__}")
         self._outcomes.append(outcome)
+
+    def _hiding(self, text: str, question: Question) -> str:
+        return hiding(text, question, self._source.setup.settings)
 
     def answered(self) -> Answered:
         """All of it."""
@@ -209,14 +214,27 @@ def _hit(finding: Any) -> Hit:
     raise TypeError(f"a searcher gives Hit or Threat, not {type(finding).__name__}")
 
 
-def hiding(text: str, question: Question) -> str:
-    """A searcher's own words, without the artifact's value."""
+def hiding(text: str, question: Question, settings: Mapping[str, Any]) -> str:
+    """A searcher's own words, without the artifact's value and the secrets in its settings."""
     if question.type == PASSWORD:
         return "(hidden)"
+    for secret in _secrets(settings):
+        text = text.replace(secret, "(secret)")
     value = question.value
     if isinstance(value, str) and value:
         text = text.replace(value, "(the artifact)")
     return text
+
+
+def _secrets(value: Any) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secrets(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secrets(inner)
 
 
 def _is_gone(file: File | None) -> bool:

@@ -182,7 +182,7 @@ class _Child(ProcessProtocol):
 
     def _hidden(self, text: str) -> str:
         for question in self._ask.questions:
-            text = hiding(text, question)
+            text = hiding(text, question, self._source.setup.settings)
         return text
 
     def _give_up(self, _: Deferred[Answered]) -> None:
