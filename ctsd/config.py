@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ __all__ = [
     "Upload",
     "child_environment",
     "documented",
+    "forget_secrets",
     "load",
     "parsed",
     "settings_of",
@@ -253,6 +254,12 @@ def child_environment(environ: Mapping[str, str], settings: Settings) -> dict[st
     """
     own = worker_environment(environ)
     return {name: value for name, value in own.items() if name not in settings.secret_variables}
+
+
+def forget_secrets(environ: MutableMapping[str, str], settings: Settings) -> None:
+    """Remove the variables that held secrets, which programs that searchers start would inherit."""
+    for name in settings.secret_variables:
+        environ.pop(name, None)
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ctsd.config import forget_secrets
 from ctsd.configuration import Configuration
 from ctsd.daemon import Daemon
 from ctsd.errors import ConfigError
@@ -39,9 +40,10 @@ def makeService(options: Mapping[str, Any]) -> IService:
 
     path = options.get("config")
     try:
-        configuration = Configuration.read(Path(path) if path else None, os.environ)
+        configuration = Configuration.read(Path(path) if path else None, dict(os.environ))
     except ConfigError as error:
         raise SystemExit(f"ctsd: {error}") from None
+    forget_secrets(os.environ, configuration.settings)
 
     def make_notifier(alive: Callable[[], bool] = lambda: True) -> Notifier:
         return Notifier(clock=reactor, environ=configuration.environ, alive=alive)

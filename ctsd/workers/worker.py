@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
-from ctsd.config import Document, settings_of
+from ctsd.config import Document, forget_secrets, settings_of
 from ctsd.configuration import SUPERVISED, Configuration, kept
 from ctsd.daemon import ENDINGS, Daemon, end_early
 from ctsd.errors import ConfigError
@@ -98,6 +98,7 @@ class Worker:
             configuration = configuration_of(brief)
         except ConfigError as error:
             raise SystemExit(f"ctsd: {error}") from None
+        forget_secrets(os.environ, configuration.settings)
         # Ours, the sockets, and the lock.
         for descriptor in range(SPEAKS, LENT_FROM + len(brief.lent) + 1):
             os.set_inheritable(descriptor, False)
@@ -168,7 +169,8 @@ def configuration_of(brief: Brief) -> Configuration:
 
     :raises ConfigError: it is wrong.
     """
-    settings = settings_of(brief.current, environ=os.environ)
-    first = settings_of(brief.first, environ=os.environ)
+    environ = dict(os.environ)
+    settings = settings_of(brief.current, environ=environ)
+    first = settings_of(brief.first, environ=environ)
     settings = kept(first, settings, SUPERVISED)
-    return Configuration.of(shared(settings), brief.path, os.environ)
+    return Configuration.of(shared(settings), brief.path, environ)

@@ -55,6 +55,26 @@ class StuckArtifactSearch(BaseArtifactSearch):
         time.sleep(60)
 '''
 
+TELLING = '''
+import subprocess
+
+from ctsd.searching import BaseArtifactSearch, Hit, string
+
+
+class TellingArtifactSearch(BaseArtifactSearch):
+    """Tells whether its secret is right, and the environment of a program that it runs."""
+
+    keys = {"key": str}
+
+    def supports(self, artifact_type):
+        return artifact_type == "net.ip"
+
+    def search(self, artifact_type, search_term, *, context, **kwargs):
+        seen = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+        if context.settings["key"] == "s3cret":
+            return [Hit((string("seen", line),)) for line in seen.splitlines() if "A_" in line]
+'''
+
 DEADLY = '''
 import os
 import signal
@@ -187,6 +207,22 @@ class StartTests(LiveTestCase):
             f"state_dir: others may write to {daemon.state_dir} (chmod go-w)",
             daemon.log.read_text(),
         )
+
+    def test_programs_of_searchers(self) -> None:
+        """What a searcher runs does not inherit the secrets, from a worker neither."""
+        for workers in (1, 2):
+            config = OWN.format(name="telling") + '[searchers.telling]\nkey = { env = "A_KEY" }\n'
+            daemon = Daemon(
+                Path(self.mktemp()),
+                f"workers = {workers}{config}",
+                searchers={"telling.py": TELLING},
+                environ={"A_KEY": "s3cret", "A_NAME": "no secret"},
+            )
+            self.addCleanup(daemon.stop)
+            daemon.start()
+            answer = daemon.finished(daemon.post("net.ip", "10.1.1.1").json["id"])
+            self.assertIn(b"A_NAME=no secret", answer.body)
+            self.assertNotIn(b"A_KEY", answer.body)
 
     def test_two_daemons(self) -> None:
         """Two daemons on one C{state_dir}."""
