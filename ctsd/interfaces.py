@@ -405,6 +405,7 @@ class IFeeds(Interface):
         and people say is no finding. Nothing while nothing is loaded: L{away} says that.
 
         :param left_out: told the feed, the artifact type and the list of each such record.
+        :raises SearchLater: they are being stopped.
         """
 
     def mark(*, feed: str, record: Indexed) -> str:

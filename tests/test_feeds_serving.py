@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd._toml import Document
+from ctsd.errors import SearchLater
 from ctsd.feeds import feed_work
 from ctsd.feeds.copies import Copies, Copy
 from ctsd.feeds.descriptions import Description, read_description
@@ -430,7 +431,8 @@ class FailureTests(FeedsCase):
             self.successResultOf(feeds.stopService())
         self.assertEqual(ended, [self.children.waiting])
         self.assertEqual([each for each in logged if each.get("log_failure")], [])
-        self.assertFinds(feeds, "203.0.113.1")
+        # What was not looked at must not be told as nothing.
+        self.assertRaises(SearchLater, self.find, feeds, "203.0.113.1")
 
 
 class OwnFileTests(FeedsCase):

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ctsd.errors import SearchLater
 from ctsd.feeds.children import Children
 from ctsd.feeds.contents import is_quick, within
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
@@ -147,6 +148,9 @@ class Feeds(Service):
         left_out: Callable[[str, str, str], object],
     ) -> tuple[FeedMatches, ...]:
         """See L{IFeeds}."""
+        if not self.running:
+            # Scans that began before the configuration was read again may still ask us.
+            raise SearchLater(SOON_SECS, "the feeds are being read again")
         if not self._indicators.feeds:
             return ()
         screening: Screening | None = None

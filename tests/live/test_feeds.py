@@ -69,7 +69,8 @@ every_secs = 1
             answer = self.daemon.post(type, value)
             return answer if answer.status == 200 else None
 
-        return properties(wait_until(complete, f"an answer without anything missing on {value}"))
+        what = f"an answer without anything missing on {value}"
+        return properties(wait_until(complete, what, secs=60))
 
     def test_a_feed(self) -> None:
         """It is downloaded, indexed, and found, the whole URL and parts of it."""
@@ -259,6 +260,38 @@ properties = { why = "why" }
         self.assertEqual(hit, {"feed": "Our own list", "verdict": "malicious", "why": "ours"})
         file.write_text("value,why\n203.0.113.9,ours\nbad.example,ours too\n")
         wait_until(lambda: self.hits("net.name", "bad.example"), "the change is seen")
+
+    def test_killed(self) -> None:
+        """Killed while a big feed is being indexed, it is served after a restart all the same."""
+        rows = 150_000
+        urls = [f"http://203.0.113.5/{number}" for number in range(rows)]
+        self.provider.vices["/recent.csv"] = serves(urlhaus(*urls))
+        self.daemon = self.made(self.config.replace("every_secs = 1", "every_secs = 600"))
+        self.daemon.start()
+        wait_until(
+            lambda: f"{rows} records from" in self.daemon.log.read_text(), "it is there", secs=90
+        )
+        self.daemon.kill()
+        self.provider.end()
+        index = self.daemon.state_dir / "index" / "feeds"
+        self.daemon.start()
+        self.assertEqual(len(self.hits("net.uri", urls[-1])), 1)
+        self.daemon.kill()
+        self.daemon.start()
+        self.assertEqual(len(self.hits("net.uri", urls[0])), 1)
+        self.assertEqual(list(index.glob(".*")), [])
+
+    def test_workers(self) -> None:
+        """Of several processes one brings a feed, one builds its index, and all serve it."""
+        config = "workers = 2\n" + self.config.replace("every_secs = 1", "every_secs = 600")
+        self.daemon = self.made(config)
+        self.daemon.start()
+        wait_until(lambda: self.hits("net.uri", LISTED), "one of them serves it")
+        for number in range(20):
+            self.assertEqual(len(self.hits("net.uri", f"{LISTED}#{number}")), 1)
+        log = self.daemon.log.read_text()
+        self.assertEqual(log.count("records indexed"), 1, log)
+        self.assertEqual(len(self.provider.asked), 1)
 
     def test_wrong(self) -> None:
         """A feed that is wrong stops the start with one line."""
