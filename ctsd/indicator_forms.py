@@ -165,9 +165,7 @@ def host_form(text: str) -> str:
     return form if form.isascii() else form.lower()
 
 
-# One scan asks for the form of its URL several times.
-@lru_cache(maxsize=64)
-def url_form(text: str) -> Url | None:
+def parsed_url(text: str) -> Url | None:
     """
     The form of a URL; one that says no scheme is read as one of HTTP. None for what is no URL,
     and for what is above L{MAX_COMPARED_BYTES}.
@@ -197,6 +195,10 @@ def url_form(text: str) -> Url | None:
     if port:
         return Url(scheme, f"{shown}:{port}{parsed.pathname}{parsed.search}", host)
     return Url(scheme, f"{shown}{parsed.pathname}{parsed.search}", host)
+
+
+#: The same, for scans: one asks for the form of its URL several times.
+url_form: Final = lru_cache(maxsize=64)(parsed_url)
 
 
 def _other_url(scheme: str, href: str) -> Url:

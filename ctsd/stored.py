@@ -223,11 +223,24 @@ def encode_indexed(record: Indexed) -> bytes:
 
     :raises ValueError: it is a password, or its value is nested too deep.
     """
+    return _index_line(record, record.hit)
+
+
+def encode_record(record: Record) -> bytes:
+    """
+    What L{encode_indexed} makes of L{indexed} a record, in less time.
+
+    :raises ValueError: it is a password, or its value is nested too deep.
+    """
+    return _index_line(record, encode_hit(hit_of(record)))
+
+
+def _index_line(record: Record | Indexed, hit: bytes) -> bytes:
     _no_password(record.type)
     head: list[object] = [record.value, record.name]
     if record.threat_id:
         head += [record.threat_id, record.searcher, record.source.hex()]
-    return b"\t".join((_encode(head, _is_plain(record.value)), record.hit))
+    return b"%b\t%b" % (_encode(head, _is_plain(record.value)), hit)
 
 
 def decode_indexed(type: str, line: bytes) -> Indexed:
@@ -289,6 +302,7 @@ __all__ = [
     "encode_indexed",
     "encode_outcome",
     "encode_properties",
+    "encode_record",
     "encode_threat",
     "encode_value",
     "indexed",

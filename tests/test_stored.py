@@ -96,6 +96,7 @@ class RoundTripTests(SynchronousTestCase):
         """A record, on one line."""
         indexed = stored.indexed(record)
         data = stored.encode_indexed(indexed)
+        self.assertEqual(stored.encode_record(record), data)
         self.assertNotIn(b"\n", data)
         if not record.threat_id:
             # Only of the local database is it known whose a record is.
@@ -119,6 +120,7 @@ class RefusedTests(SynchronousTestCase):
         for encode in (
             lambda: stored.encode_artifact(password),
             lambda: stored.encode_indexed(stored.indexed(Record(type=PASSWORD, value="hunter2"))),
+            lambda: stored.encode_record(Record(type=PASSWORD, value="hunter2")),
             lambda: stored.encode_threat(Threat(name="x", artifacts=(password,))),
             lambda: threat_line(Threat(name="x", artifacts=(password,))),
         ):

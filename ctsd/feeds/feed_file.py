@@ -124,7 +124,7 @@ class FeedWriter:
         if row >= MAX_ROWS:
             return False
         try:
-            line = stored.encode_indexed(stored.indexed(record))
+            line = stored.encode_record(record)
         except ValueError:
             return False
         for key in keys:

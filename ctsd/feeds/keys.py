@@ -21,7 +21,7 @@ from ctsd.indicator_forms import (
     hash_form,
     host_form,
     network,
-    url_form,
+    parsed_url,
 )
 from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.normal_forms import MAX_COMPARED_BYTES, normal
@@ -115,7 +115,7 @@ def stored(type: str, value: JSON) -> tuple[tuple[bytes, ...], Network | None]:
 
 def _stored_form(type: str, value: str) -> tuple[tuple[bytes, ...], Network | None] | None:
     if type == "net.uri":
-        url = url_form(value)
+        url = parsed_url(value)
         if url is None:
             return None
         whole = encoded(URL, url.rest)
