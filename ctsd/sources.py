@@ -130,7 +130,7 @@ def start_sources(
 
     :param store: not open yet; its local database is indexed where a searcher asks for that.
     :param environment: of child processes, without secrets.
-    :param updating: whether feeds are kept current; else what is on the disk is searched.
+    :param updating: whether feeds are kept current; else what is on the disk is searched alone.
     :raises ConfigError: a feed is wrong.
     """
     indexes = MultiService()

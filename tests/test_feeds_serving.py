@@ -26,8 +26,9 @@ from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.screening import Screening
-from ctsd.feeds.serving import LATER_SECS, LOOK_SECS, SOON_SECS, Feeds
+from ctsd.feeds.serving import LOOK_SECS, Feeds
 from ctsd.feeds.small_lists import built_in
+from ctsd.feeds.standing import LATER_SECS, SOON_SECS
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces import IFeeds
@@ -256,13 +257,17 @@ class ServingTests(FeedsCase):
         self.assertFinds(self.start(feed()), "203.0.113.1", "mine")
 
     def test_only_looking(self) -> None:
-        """A command searches what is there, and changes nothing."""
+        """A command searches what is there, and asks nobody."""
         self.answers(b"203.0.113.1\n")
         first = self.start(feed())
         self.look()
         self.successResultOf(first.stopService())
         self.clock.advance(DAY_SECS)
-        self.assertFinds(self.start(feed(), updating=False), "203.0.113.1", "mine")
+        for path in (self.dir / "index").iterdir():
+            path.unlink()
+        feeds = self.start(feed(), updating=False)
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
         self.assertEqual(len(self.provider.asked), 1)
 
     def test_ages(self) -> None:

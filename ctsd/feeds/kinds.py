@@ -1,11 +1,12 @@
 """
-What MISP and STIX call their indicators, and which artifact types these are.
+What MISP and STIX call their indicators, which artifact types these are, and what of them is
+looked at unless a description says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 _HASHES: Final = {"md5": "hash.md5", "sha1": "hash.sha1", "sha256": "hash.sha256"}
 
@@ -53,4 +54,43 @@ STIX: Final[Mapping[str, str]] = {
     "mutex:name": "system.mutex",
     "url:value": "net.uri",
     "x509-certificate:hashes.SHA-1": "cert.x509",
+}
+
+#: What the formats bring along; a description's own key replaces it.
+BROUGHT: Final[Mapping[str, Mapping[str, Any]]] = {
+    "misp": {
+        "rows": "Event",
+        "indicators": [{"field": "value", "kind": "type", "types": dict(MISP)}],
+        "filters": [
+            {"field": "to_ids", "equals": True},
+            {"field": "deleted", "not_equals": True},
+        ],
+        "properties": {
+            "indicator": "value",
+            "event": "event.info",
+            "date": "event.date",
+            "category": "category",
+            "comment": "comment",
+            "tags": "event.Tag.*.name",
+        },
+        "name": "{event.info}",
+    },
+    "stix": {
+        "rows": "objects.*",
+        "indicators": [{"field": "observed.value", "kind": "observed.kind", "types": dict(STIX)}],
+        "filters": [
+            {"field": "type", "equals": "indicator"},
+            {"field": "pattern_type", "equals": ["stix", ""]},
+            {"field": "revoked", "not_equals": True},
+        ],
+        "properties": {
+            "name": "name",
+            "description": "description",
+            "labels": "labels.*",
+            "confidence": {"field": "confidence", "type": "number"},
+            "valid_from": "valid_from",
+        },
+        "name": "{name}",
+        "valid_until": "valid_until",
+    },
 }

@@ -13,7 +13,7 @@ from attrs import Factory, frozen
 from ctsd import _config_checks as checks
 from ctsd._config_checks import Surroundings, Wrong
 from ctsd._tables import key, table
-from ctsd.feeds import kinds
+from ctsd.feeds.kinds import BROUGHT
 from ctsd.feeds.layout_rules import (
     VERDICTS,
     Condition,
@@ -201,58 +201,16 @@ _ROWS_ALONE: Final = (
     "keep_days",
 )
 
-#: What the formats bring along; a description's own key replaces it.
-BUILT_IN: Final[Mapping[str, Mapping[str, Any]]] = {
-    MISP: {
-        "rows": "Event",
-        "indicators": [{"field": "value", "kind": "type", "types": dict(kinds.MISP)}],
-        "filters": [
-            {"field": "to_ids", "equals": True},
-            {"field": "deleted", "not_equals": True},
-        ],
-        "properties": {
-            "indicator": "value",
-            "event": "event.info",
-            "date": "event.date",
-            "category": "category",
-            "comment": "comment",
-            "tags": "event.Tag.*.name",
-        },
-        "name": "{event.info}",
-    },
-    STIX: {
-        "rows": "objects.*",
-        "indicators": [
-            {"field": "observed.value", "kind": "observed.kind", "types": dict(kinds.STIX)}
-        ],
-        "filters": [
-            {"field": "type", "equals": "indicator"},
-            {"field": "pattern_type", "equals": ["stix", ""]},
-            {"field": "revoked", "not_equals": True},
-        ],
-        "properties": {
-            "name": "name",
-            "description": "description",
-            "labels": "labels.*",
-            "confidence": {"field": "confidence", "type": "number"},
-            "valid_from": "valid_from",
-        },
-        "name": "{name}",
-        "valid_until": "valid_until",
-    },
-}
-
 
 def read_layout(given: Any, around: Surroundings) -> Layout:
     """
     The layout that a description's keys make, with what its format brings along.
 
     :param given: the keys, by name.
-
     :raises Wrong: a key is wrong, or doesn't go together with another.
     """
     form = given.get("format")
-    brought = BUILT_IN.get(form, {}) if isinstance(form, str) else {}
+    brought = BROUGHT.get(form, {}) if isinstance(form, str) else {}
     layout: Layout = _LAYOUT({**brought, **given}, around)
     for name, formats in _ONLY.items():
         if name in given and layout.format not in formats:

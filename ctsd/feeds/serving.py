@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from twisted.application.service import Service
@@ -33,16 +32,7 @@ from ctsd.feeds.list_links import link_lists
 from ctsd.feeds.own_file import OwnFiles
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.screening import Screening
-from ctsd.feeds.standing import (
-    KeptFeed,
-    Standing,
-    about_copy,
-    day_of,
-    described,
-    read_states,
-    standing_of,
-    troubles_of,
-)
+from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, troubles_of
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
@@ -51,10 +41,6 @@ from ctsd.records import Derived, FeedMatches, Indexed
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
 #: at ages.
 LOOK_SECS: Final = 2.0
-
-#: When a search that lacked feeds is made again: while one of them is on its way, and else.
-SOON_SECS: Final = 5.0
-LATER_SECS: Final = 60.0
 
 
 @implementer(IFeeds)
@@ -86,7 +72,7 @@ class Feeds(Service):
         :param list_links: where the downloaded warninglists are found; see L{link_lists}.
         :param screener: says what is no finding.
         :param make_updates: makes what keeps feeds current, see L{Updates}; None: what is on the
-            disk is searched, and nothing changes there.
+            disk is searched, and nothing new is brought.
         :param now: POSIX seconds.
         """
         kept = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
@@ -129,12 +115,6 @@ class Feeds(Service):
         self._loop.clock = clock
         self._looking: Deferred[None] | None = None
         self._is_looking = self._is_wanted = False
-        self._standings: tuple[Standing, ...] = ()
-        self._list_standings: tuple[Standing, ...] = ()
-        self._hidden: frozenset[str] = frozenset()
-        self._stale: Mapping[str, str] = {}
-        self._away: tuple[str, ...] = ()
-        self._retry_secs = SOON_SECS
         self._stand()
 
     # -- for searches: see IFeeds
@@ -150,7 +130,7 @@ class Feeds(Service):
         """See L{IFeeds}."""
         if not self.running:
             # Scans that began before the configuration was read again may still ask us.
-            raise SearchLater(SOON_SECS, "the feeds are being read again")
+            raise SearchLater(LOOK_SECS, "the feeds are being read again")
         if not self._indicators.feeds:
             return ()
         screening: Screening | None = None
@@ -166,7 +146,11 @@ class Feeds(Service):
             return False
 
         return self._indicators.find(
-            artifact=artifact, derived=derived, limit=limit, wanted=wanted, hidden=self._hidden
+            artifact=artifact,
+            derived=derived,
+            limit=limit,
+            wanted=wanted,
+            hidden=self._overview.hidden,
         )
 
     def mark(self, *, feed: str, record: Indexed) -> str:
@@ -182,33 +166,29 @@ class Feeds(Service):
     @property
     def stale(self) -> Mapping[str, str]:
         """See L{IFeeds}."""
-        return self._stale
+        return self._overview.stale
 
     @property
     def away(self) -> tuple[str, ...]:
         """See L{IFeeds}."""
-        return self._away
+        return self._overview.away
 
     @property
     def retry_secs(self) -> float:
         """See L{IFeeds}."""
-        return self._retry_secs
+        return self._overview.retry_secs
 
     def trouble(self) -> str:
         """See L{IFeeds}."""
-        return troubles_of((*self._standings, *self._list_standings))
+        return troubles_of((*self._overview.feeds, *self._overview.lists))
 
     def loading(self) -> bool:
         """See L{IFeeds}."""
-        return any(one.loading for one in self._standings)
+        return any(one.loading for one in self._overview.feeds)
 
     def describe(self) -> str:
         """See L{IFeeds}."""
-        return described(self._standings)
-
-    def standings(self) -> tuple[Standing, ...]:
-        """How each feed stands, by name."""
-        return self._standings
+        return described(self._overview.feeds)
 
     # -- running
 
@@ -273,9 +253,9 @@ class Feeds(Service):
         await self._swap()
         if self._updates is not None:
             await self._bring()
-            await self._indexing.catch_up(
-                self._feeds, loaded=lambda: self._indicators.feeds, swap=self._swap
-            )
+        await self._indexing.catch_up(
+            self._feeds, loaded=lambda: self._indicators.feeds, swap=self._swap
+        )
         self._stand()
 
     def _read(self, feed: KeptFeed, found: FeedState | BadState | None) -> None:
@@ -341,26 +321,12 @@ class Feeds(Service):
             self._log.error("Feed {name}: {trouble}", name=feed.description.name, trouble=trouble)
         feed.trouble = trouble
 
-    # -- how they stand
-
     def _stand(self) -> None:
         """Find out how each feed stands now."""
-        loaded = self._indicators.feeds
-        self._standings = tuple(
-            standing_of(self._feeds[name], loaded.get(name), now=self._now(), started=self._started)
-            for name in sorted(self._feeds)
+        self._overview = Overview.of(
+            feeds=self._feeds,
+            lists=self._lists,
+            loaded=self._indicators.feeds,
+            now=self._now(),
+            started=self._started,
         )
-        self._list_standings = tuple(
-            standing_of(one, about_copy(one), now=self._now(), started=True)
-            for _, one in sorted(self._lists.items())
-        )
-        self._hidden = frozenset(
-            {one.name for one in self._standings if one.away} | (loaded.keys() - self._feeds)
-        )
-        self._stale = MappingProxyType(
-            {one.name: day_of(one.dated) for one in self._standings if one.stale and not one.away}
-        )
-        away = [one for one in self._standings if one.away and one.required]
-        self._away = tuple(one.title for one in away)
-        is_coming = any(not one.trouble and (one.loading or not one.dated) for one in away)
-        self._retry_secs = SOON_SECS if is_coming else LATER_SECS

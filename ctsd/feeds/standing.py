@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,6 +15,10 @@ from attrs import define, field, frozen
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
+
+#: When a search that lacked feeds is made again: while one of them is on its way, and else.
+SOON_SECS: Final = 5.0
+LATER_SECS: Final = 60.0
 
 #: Troubles that are told in one line.
 TOLD_TROUBLES: Final = 3
@@ -117,6 +121,61 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
 def day_of(secs: float) -> str:
     """The day in UTC of POSIX seconds."""
     return f"{datetime.fromtimestamp(secs, UTC):%Y-%m-%d}"
+
+
+@frozen(kw_only=True)
+class Overview:
+    """
+    How all feeds stand at a moment, and what follows from that for searches.
+
+    :ivar feeds: each feed, by name.
+    :ivar lists: each warninglist, by name.
+    :ivar hidden: the names of feeds that are not searched.
+    :ivar stale: see L{ctsd.interfaces.IFeeds}, as C{away} and C{retry_secs}.
+    """
+
+    feeds: tuple[Standing, ...]
+    lists: tuple[Standing, ...]
+    hidden: frozenset[str]
+    stale: Mapping[str, str]
+    away: tuple[str, ...]
+    retry_secs: float
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        feeds: Mapping[str, KeptFeed],
+        lists: Mapping[str, KeptFeed],
+        loaded: Mapping[str, FeedAbout],
+        now: float,
+        started: bool,
+    ) -> Overview:
+        """
+        How they stand.
+
+        :param loaded: what is searched.
+        :param started: see L{standing_of}.
+        """
+        standings = tuple(
+            standing_of(feeds[name], loaded.get(name), now=now, started=started)
+            for name in sorted(feeds)
+        )
+        away = [one for one in standings if one.away and one.required]
+        is_coming = any(not one.trouble and (one.loading or not one.dated) for one in away)
+        return cls(
+            feeds=standings,
+            lists=tuple(
+                standing_of(one, about_copy(one), now=now, started=True)
+                for _, one in sorted(lists.items())
+            ),
+            hidden=frozenset(
+                {one.name for one in standings if one.away} | (loaded.keys() - feeds.keys())
+            ),
+            stale={one.name: day_of(one.dated) for one in standings if one.stale and not one.away},
+            away=tuple(one.title for one in away),
+            retry_secs=SOON_SECS if is_coming else LATER_SECS,
+        )
 
 
 def read_states(feeds: Sequence[KeptFeed]) -> list[FeedState | BadState | None]:
