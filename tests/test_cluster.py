@@ -218,6 +218,22 @@ class JoinTests(ClusterTestCase):
         told.tell([a_hit()])
         self.assertEqual(len(self.final(self.a, scan).hits), 1)
 
+    def test_late_doubt(self) -> None:
+        """Also when it is written only after we have given it up, and looked."""
+        promise, late = self.store.promise, []
+
+        def unknown(**given: Any) -> Deferred[Any]:
+            late.append(given)
+            return fail(StoreError("no answer"))
+
+        self.store.promise = unknown  # type: ignore[method-assign]
+        self.failureResultOf(self.a.submit(), StoreError)
+        self.store.promise = promise  # type: ignore[method-assign]
+        self.wait(30)
+        self.successResultOf(promise(**late[0]))
+        self.wait(3)
+        self.assertEqual([len(each.asked) for each in self.told.values()].count(1), 1)
+
     def test_keys(self) -> None:
         """So many unfinished scans are known; the oldest are forgotten first."""
         keys = Keys(2)

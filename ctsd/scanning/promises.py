@@ -80,7 +80,7 @@ class Promises:
     async def _promise(self, live: LiveScan) -> ScanView:
         equal = await self.write(live)
         if equal is not None:
-            return await self._following.first_answer(equal)
+            return await self._following.first_answer(equal, since=live.started)
         if live.ended:
             # A search has answered meanwhile: whoever waited has been told.
             return self._views.of_live(live)

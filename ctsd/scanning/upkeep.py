@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 from twisted.application.service import Service
@@ -20,6 +21,8 @@ from ctsd.scanning.resuming import Resuming
 from ctsd.scanning.rules import Rules
 from ctsd.scanning.searches import Searches
 
+#: What we have given up may still be written so much later, by a database that was frozen.
+_DOUBT_SECS = 60.0
 #: Scans of other nodes are looked at when they are so old: most have ended before.
 _SETTLED_SECS = 5.0
 #: A scan may be written so long after it could have been looked at.
@@ -68,6 +71,7 @@ class Upkeep(Service):
         self._resume_limit = resume_limit
         self._waiting: list[Deferred[None]] = []
         self._known_until = 0.0
+        self._doubtful_until = -math.inf
         self._loops = [
             (secs, LoopingCall(lambda work=work: Deferred.fromCoroutine(work())))
             for secs, work in (
@@ -183,9 +187,12 @@ class Upkeep(Service):
         What the store has written without our knowing, for its answer was lost, must not look as
         if we were at it for ever.
         """
-        if not self._flight.doubtful:
+        now = self._clock.seconds()
+        if self._flight.doubtful:
+            self._flight.doubtful = False
+            self._doubtful_until = now + _DOUBT_SECS
+        if now >= self._doubtful_until:
             return
-        self._flight.doubtful = False
         holder = self._membership.holder
         held = await self._store.held(holder=holder)
         idle = sorted(one for one in held if not self._flight.runs(*one))
