@@ -16,6 +16,7 @@ from txpostgres import txpostgres
 from zope.interface import implementer
 
 from ctsd.store.postgres_schema import use_bytes
+from ctsd.store.postgres_socket import SocketWatch
 from ctsd.store.postgres_target import Target
 
 
@@ -38,7 +39,7 @@ class Session(txpostgres.Connection):  # type: ignore[misc]
         """
         :param heard: called with what other processes tell.
         """
-        super().__init__(reactor)
+        super().__init__(SocketWatch(reactor))
         self._lost: Callable[[Session], None] | None = lost
         self._heard = heard
 
