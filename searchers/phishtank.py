@@ -42,6 +42,9 @@ DETAIL_URL: Final = "https://www.phishtank.com/phish_detail.php?phish_id={}"
 #: The file that is shipped.
 SAMPLE: Final = Path(__file__).parent / "data" / "verified_online.csv"
 
+#: A longer field is none of a record's.
+MAX_FIELD_CHARS: Final = 64 * 1024
+
 #: A longer phish_id is none.
 MAX_DIGITS: Final = 15
 
@@ -75,6 +78,8 @@ def _fields(line: str) -> list[str]:
 def _record(line: str) -> Record | None:
     fields = [each.strip() for each in _fields(line)]
     if len(fields) != len(HEADER) or not all(fields):
+        return None
+    if max(map(len, fields)) > MAX_FIELD_CHARS:
         return None
     phish_id, url, _, submission_time, *_, target = fields
     if not (phish_id.isascii() and phish_id.isdecimal() and len(phish_id) <= MAX_DIGITS):
