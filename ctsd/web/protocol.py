@@ -91,7 +91,7 @@ class Protocol:
             if kind is Kind.SCAN:
                 return self.get(service=target.service, scan_id=target.scan_id)
             return self.ready() if kind is Kind.READY else NO_CONTENT
-        if kind is not Kind.READY and (method == b"POST" or method == b"OPTIONS"):
+        if kind is not Kind.READY and method == b"POST":
             return self.unknown(target)
         return _SCAN_METHODS
 

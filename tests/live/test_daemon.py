@@ -363,7 +363,7 @@ class ReloadTests(LiveTestCase):
         daemon = self.daemon(OWN.format(name="waiting"), searchers={"waiting.py": WAITING})
         daemon.start()
         promised = daemon.post("net.ip", "10.1.1.1").json["id"]
-        self.assertEqual(daemon.ask("OPTIONS", "/phish/").status, 503)
+        self.assertEqual(daemon.ask("OPTIONS", "/phish/").status, 405)
         feed = daemon.directory / "feed.csv"
         feed.write_text(
             "phish_id,url,phish_detail_url,submission_time,verified,verification_time,online,"
@@ -387,7 +387,7 @@ class ReloadTests(LiveTestCase):
         self.rewrite(daemon, 'retention_dayz = 1\n[services.other]\nsearchers = ["phishtank"]')
         self.says(daemon, "ctsd.toml:2: retention_dayz")
         self.assertEqual(daemon.ask("OPTIONS", "/phish/").status, 200)
-        self.assertEqual(daemon.ask("OPTIONS", "/other/").status, 503)
+        self.assertEqual(daemon.ask("OPTIONS", "/other/").status, 405)
 
     def test_fixed(self) -> None:
         """What holds until the next start is named."""
