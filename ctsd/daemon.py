@@ -112,14 +112,13 @@ class Daemon(Service):
         super().startService()
         self._serving.startService()
         self._reactor.callWhenRunning(self._running)
-        # The reactor puts its own in place before it calls us: what comes until then waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+        # The reactor puts its own in place before it calls us, which makes twistd raise SIGTERM
+        # again at its end, for status 143; ours ends with 0.
+        self._reactor.sigTerm = self._end
 
     def _running(self) -> None:
-        # twistd raises SIGTERM again at its end, which makes for status 143; ours ends with 0.
         for ending in ENDINGS:
             signal.signal(ending, self._end)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
         if self._lent is None:
             signal.signal(signal.SIGHUP, self._hang_up)
             signal.signal(signal.SIGUSR2, self._replace)

@@ -112,14 +112,12 @@ class Supervisor(Service):
         """Start the workers, as soon as the reactor runs."""
         super().startService()
         self._reactor.callWhenRunning(self._running)
-        # The reactor puts its own in place before it calls us: what comes until then waits.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+        # The reactor puts its own in place before it calls us: see L{Daemon.startService}.
+        self._reactor.sigTerm = lambda number, frame: self._reactor.callFromThread(self._end)
 
     def _running(self) -> None:
         for ending in ENDINGS:
             self._on_signal(ending, self._end)
-        # Before the first worker, which inherits what is blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
         self._on_signal(signal.SIGHUP, self.reload)
         self._on_signal(signal.SIGUSR2, self.replace)
         self._notifier.startService()
