@@ -314,7 +314,7 @@ class DieTests(ClusterCase):
         self.assertEqual(rows, [(10, 10, 0)])
 
     def test_postgres_restarts(self) -> None:
-        """PostgreSQL stops for longer than a lease lasts: nothing is lost, nobody is blamed."""
+        """PostgreSQL stops for longer than a lease lasts: nothing is lost."""
         first, second = self.node(), self.node()
         promised = {**self.promised(first, 0), **self.promised(second, 10)}
         self.server.stop()
@@ -329,8 +329,6 @@ class DieTests(ClusterCase):
             wait_until(lambda node=node: node.ask("GET", "/health/ready").status == 200, "back")
         self.go()
         self.assertFinished(promised, first, second)
-        rows = self.server.run(self.database, "SELECT SUM(takeovers) FROM searches")
-        self.assertEqual(int(rows[0][0]), 0)
         rows = self.server.run(self.database, "SELECT COUNT(*) FROM searches WHERE holder <> ''")
         self.assertEqual(rows, [(0,)])
         for node in (first, second):
