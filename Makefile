@@ -23,7 +23,7 @@ test: $(VENV)/.installed-for-tests tools
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/trial -j4 tests
+	$(BIN)/trial -j2 tests
 
 # A Python may be on the path, or be one of pyenv's.
 test-others:
