@@ -231,7 +231,7 @@ class SetUpTests(SynchronousTestCase):
         self.assertEqual(set(statuses), {303}, statuses)
         first.signal(signal.SIGKILL)
         wait_until(lambda: self.all_answer(ids), "the balancer turns away")
-        (second.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        second.let_answer()
         for scan_id in ids:
             wait_until(lambda scan_id=scan_id: self.is_found(scan_id), "finished by the other one")
 

@@ -277,7 +277,7 @@ class PromiseTests(LiveTestCase):
 
     def go(self, daemon: Daemon) -> None:
         """Tell it."""
-        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        daemon.let_answer()
 
     def test_killed(self) -> None:
         """C{kill -9} and a restart: every scan is finished and answered, with the same id."""
@@ -376,7 +376,7 @@ class ReloadTests(LiveTestCase):
         self.says(daemon, "was read again")
         answer = daemon.post("net.uri", "new.example/login", "/phish/")
         self.assertEqual((answer.status, len(answer.json["hits"])), (200, 1))
-        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        daemon.let_answer()
         self.assertEqual(daemon.finished(promised).status, 200)
         self.assertEqual(daemon.stop(), 0)
 

@@ -247,8 +247,7 @@ class AskTests(PageTestCase):
         answer = self.answer
         expect(answer.locator(".wait")).to_have_text(re.compile(r"\(retry_secs \d+\)"))
         expect(answer.locator(".searches li.asking")).to_have_text(re.compile("waiting.*asking"))
-        own = self.daemon.state_dir / "searchers" / "waiting"
-        (own / "go").write_text("it comes")
+        self.daemon.let_answer("it comes")
         self.expect_state("found", "Found")
         expect(answer.locator(".wait")).to_be_hidden()
         expect(answer.locator("dd")).to_have_text("it comes")

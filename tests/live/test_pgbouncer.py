@@ -41,7 +41,7 @@ class PoolerTests(SynchronousTestCase):
     def go(self, *nodes: Daemon) -> None:
         """Let their searchers answer."""
         for node in nodes:
-            (node.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+            node.let_answer()
 
     def check(self, more: str) -> Daemon:
         """

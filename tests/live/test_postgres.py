@@ -42,12 +42,6 @@ class PostgresTests(SynchronousTestCase):
         self.addCleanup(daemon.stop)
         return daemon
 
-    def go(self, daemon: Daemon) -> None:
-        """Let its searcher answer."""
-        directory = daemon.state_dir / "searchers" / "waiting"
-        (directory / "going").write_text("bad")
-        (directory / "going").rename(directory / "go")
-
     def promised(self, daemon: Daemon, first: int, count: int = 5) -> list[str]:
         """The ids of some new promises."""
         ids = []
@@ -59,7 +53,7 @@ class PostgresTests(SynchronousTestCase):
 
     def assertFinished(self, daemon: Daemon, ids: list[str]) -> None:
         """Each of them gets its hits."""
-        self.go(daemon)
+        daemon.let_answer()
         for scan_id in ids:
             answer = daemon.finished(scan_id)
             self.assertEqual(answer.status, 200)

@@ -195,7 +195,7 @@ class TlsTests(SynchronousTestCase):
         )
         self.assertEqual(checked.returncode, 0, checked.stderr)
         self.assertIn(b"the server's certificate and name were verified", checked.stdout)
-        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        daemon.let_answer()
         self.assertIn(b"bad", daemon.finished(scan_id).body)
         spy.stop()
         self.assertTrue(spy.seen)

@@ -91,7 +91,7 @@ class CopyTests(SynchronousTestCase):
         daemon.ctsd(*back)
         daemon.config.write_text(plain)
         daemon.start()
-        (daemon.state_dir / "searchers" / "waiting" / "go").write_text("bad")
+        daemon.let_answer()
         self.assertIn(b"bad", daemon.finished(scan_id).body)
 
     def test_killed(self) -> None:
