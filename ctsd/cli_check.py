@@ -20,8 +20,9 @@ from ctsd._state_dir import others_write, why_unusable
 from ctsd.config import Listener, Settings
 from ctsd.discovery import Catalogue, Found, Started, discover, start_all
 from ctsd.errors import NotConfigured, SearchLater
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.file import described
-from ctsd.feeds.index import BadIndex, Index
+from ctsd.feeds.index import Index
 from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.told import read_told

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.feeds import writer as writer_module
-from ctsd.feeds.index import HEAD, MAGIC, About, BadIndex, Index
-from ctsd.feeds.job import clear_scratch, scratch
+from ctsd.feeds.array_file import HEAD_BYTES, MAGIC, BadIndex, clear_scratch, scratch
+from ctsd.feeds.index import About, Index
 from ctsd.feeds.writer import IndexWriter
 from ctsd.model import PASSWORD, Property
 from ctsd.records import NO_MATCHES, Record
@@ -275,7 +275,7 @@ class DamageTests(SynchronousTestCase):
     def test_truncated(self) -> None:
         """A file that was cut, anywhere."""
         size = self.path.stat().st_size
-        for length in (size - 1, size // 2, 4096, HEAD.size, 10, 0):
+        for length in (size - 1, size // 2, 4096, HEAD_BYTES, 10, 0):
             os.truncate(self.path, length)
             self.assertTrue(self.refused())
 
@@ -288,7 +288,7 @@ class DamageTests(SynchronousTestCase):
     def test_every_byte_counts(self) -> None:
         """One changed byte anywhere but in the padding of the first page is noticed."""
         whole = self.path.read_bytes()
-        for at in (0, 7, 9, 20, 30, HEAD.size, 4096, len(whole) // 2, len(whole) - 1):
+        for at in (0, 7, 9, 20, 30, HEAD_BYTES - 1, 4096, len(whole) // 2, len(whole) - 1):
             changed = bytearray(whole)
             changed[at] ^= 1
             self.path.write_bytes(changed)
@@ -297,7 +297,7 @@ class DamageTests(SynchronousTestCase):
     def test_another_format(self) -> None:
         """An index of another version of ctsd."""
         whole = bytearray(self.path.read_bytes())
-        whole[: len(MAGIC)] = MAGIC.replace(b"2", b"1")
+        whole[: len(MAGIC)] = MAGIC.replace(b"1", b"0")
         self.path.write_bytes(whole)
         self.assertIn("format", self.refused())
 

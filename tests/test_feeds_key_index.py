@@ -17,9 +17,8 @@ from zope.interface.verify import verifyObject
 
 from ctsd.errors import SearchLater
 from ctsd.feeds import feed_file
-from ctsd.feeds.array_file import HEAD_BYTES, PAGE, ArrayFile
+from ctsd.feeds.array_file import HEAD_BYTES, PAGE, ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import Refused
 from ctsd.feeds.key_index import KeyIndex

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.feed_file import FeedAbout
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, merge_feeds, write_feed
 from ctsd.model import Artifact

@@ -14,6 +14,7 @@ used.
 
 from __future__ import annotations
 
+import glob
 import json
 import mmap
 import os
@@ -27,9 +28,6 @@ from types import TracebackType
 from typing import Any, Final
 
 from attrs import frozen
-
-from ctsd.feeds.index import BadIndex
-from ctsd.feeds.job import scratch
 
 #: The first bytes of every such file.
 MAGIC: Final = b"ctsdar1" + (b"<" if sys.byteorder == "little" else b">")
@@ -47,6 +45,28 @@ PAGE: Final = mmap.ALLOCATIONGRANULARITY
 
 #: How much is read, checked or written in one go.
 _CHUNK_BYTES: Final = 1 << 20
+
+
+def scratch(target: Path, process: int) -> Path:
+    """Where a process writes the file that will be at C{target}."""
+    return target.with_name(f".{target.name}.{process}.building")
+
+
+def clear_scratch(target: Path, process: int | None = None) -> None:
+    """
+    Remove what a killed build of this file left behind.
+
+    :param process: whose; None for all of them, when none can be running.
+    """
+    if process is not None:
+        scratch(target, process).unlink(missing_ok=True)
+        return
+    for file in target.parent.glob(f".{glob.escape(target.name)}.*.building"):
+        file.unlink(missing_ok=True)
+
+
+class BadIndex(Exception):
+    """This file is no index, not one of this format, or damaged; the message says which."""
 
 
 class ArrayWriter:
@@ -150,15 +170,18 @@ class ArrayFile:
 
     :ivar about: what it says of itself.
     :ivar arrays: each with numbers of its own kind.
+    :ivar places: where in the file each begins.
+    :ivar whole: all of it, for slices that are copies.
     :ivar identity: what this very file is, and no other one: for those that name it.
     """
 
     about: dict[str, Any]
     arrays: dict[str, memoryview]
+    places: dict[str, int]
     identity: str
+    whole: mmap.mmap
     _descriptor: int
     _view: memoryview
-    _whole: mmap.mmap
 
     @classmethod
     def open(cls, path: Path, *, whole: bool = True) -> ArrayFile:
@@ -207,7 +230,8 @@ class ArrayFile:
         arrays = {
             name: view[at : at + size].cast(code) for name, (at, size, code) in places.items()
         }
-        return cls(about, arrays, f"{size:x}-{checksum:08x}", descriptor, view, whole)
+        starts = {name: at for name, (at, _, _) in places.items()}
+        return cls(about, arrays, starts, f"{size:x}-{checksum:08x}", whole, descriptor, view)
 
     def read(self, start: int, end: int) -> bytes:
         """
@@ -224,7 +248,7 @@ class ArrayFile:
             for array in self.arrays.values():
                 array.release()
             self._view.release()
-            self._whole.close()
+            self.whole.close()
 
 
 def _checksum(descriptor: int, size: int) -> int:

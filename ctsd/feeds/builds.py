@@ -14,13 +14,13 @@ from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from ctsd.feeds.array_file import clear_scratch
 from ctsd.feeds.children import Children
 from ctsd.feeds.index import About
 from ctsd.feeds.job import (
     BuildFailed,
     BuiltElsewhere,
     Job,
-    clear_scratch,
     lock_builds,
     look_of,
 )

@@ -22,8 +22,7 @@ import numpy
 from attrs import asdict, define, evolve, field, frozen
 
 from ctsd import stored
-from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter
-from ctsd.feeds.index import BadIndex
+from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
 from ctsd.feeds.keys import hash_of
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.records import Indexed, Record

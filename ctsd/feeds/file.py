@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import SearchLater
-from ctsd.feeds.index import About, BadIndex
+from ctsd.feeds.array_file import BadIndex
+from ctsd.feeds.index import About
 from ctsd.feeds.job import (
     Build,
     BuildFailed,

@@ -10,59 +10,32 @@ costs microseconds. Nothing of a record lives in Python objects: a million of th
 fifth of a second in every full garbage collection.
 
 A B{row} is one record, or all records of one type that a threat of the local database has: these
-count once. L{ctsd.feeds.writer} makes the file::
-
-    page 0      magic and format, size, where the directory is, its length, checksum
-    page 1...   payloads, then the sections' arrays, each from a page of its own
-    directory   JSON: rows, source, sections with the places of their arrays
-
-Numbers are in the machine's own byte order, which is part of the magic: an index is made where it
-is used.
+count once. L{ctsd.feeds.writer} makes the file, a L{ctsd.feeds.array_file} with the payloads before
+its arrays.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 import struct
-import sys
-import zlib
 from collections.abc import Callable, Container
 from pathlib import Path
 
 from attrs import frozen
 
 from ctsd import artifacts, stored
+from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.section import Section, is_whole
 from ctsd.model import JSON
 from ctsd.records import NO_MATCHES, Indexed, Matches
 
-#: The first bytes of every index of this format.
-MAGIC = b"ctsdix2" + (b"<" if sys.byteorder == "little" else b">")
-
-#: Magic, size of the file, offset and length of the directory; then the checksum of all that.
-HEAD = struct.Struct("=8sQQQ")
-CHECKSUM = struct.Struct("=I")
-
 #: Before each payload: its length.
 LENGTH = struct.Struct("=I")
-
-#: What the places of arrays are multiples of.
-PAGE = mmap.ALLOCATIONGRANULARITY
-
-#: How much is checked in one go when an index is opened: the GIL is free meanwhile.
-_CHUNK_BYTES = 1 << 20
 
 #: Values longer than that are not even normalised when no stored one is as long.
 _LONG_CHARS = 1 << 16
 
 #: The one type whose equality is finer than that of its keys, which are lower-case.
 _CASED = "net.uri"
-
-
-class BadIndex(Exception):
-    """This file is no index, not one of this format, or damaged; the message says which."""
 
 
 @frozen
@@ -105,8 +78,7 @@ class Index:
 
     def __init__(
         self,
-        whole: mmap.mmap,
-        view: memoryview,
+        file: ArrayFile,
         about: About,
         sections: dict[str, Section],
         *,
@@ -114,8 +86,8 @@ class Index:
         scan_limit: int,
         decode_limit: int,
     ) -> None:
-        self._whole = whole
-        self._view = view
+        self._file = file
+        self._whole = file.whole
         self.about = about
         self._sections = sections
         self._now = now
@@ -132,10 +104,7 @@ class Index:
         decode_limit: int = 200,
     ) -> Index:
         """
-        Map an index, after checking its size and its checksum.
-
-        This reads the whole file, so call it in a thread when it may be big: nearly all of it
-        happens without the GIL, and leaves the pages mapped for the searches to come.
+        Map an index, see L{ArrayFile.open}.
 
         :param now: POSIX seconds, which records' expiries are compared with.
         :param scan_limit: how many occurrences of a value are looked at, as long as one of them
@@ -144,43 +113,18 @@ class Index:
         :raises BadIndex: it is damaged or of another format.
         :raises OSError: it can't be read.
         """
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = ArrayFile.open(path)
         try:
-            return cls._map(descriptor, now, scan_limit, decode_limit)
-        finally:
-            os.close(descriptor)
-
-    @classmethod
-    def _map(
-        cls, descriptor: int, now: Callable[[], float], scan_limit: int, decode_limit: int
-    ) -> Index:
-        head = os.pread(descriptor, HEAD.size + CHECKSUM.size, 0)
-        if len(head) < HEAD.size + CHECKSUM.size:
-            raise BadIndex("too short")
-        magic, size, directory_at, directory_bytes = HEAD.unpack_from(head)
-        if magic != MAGIC:
-            raise BadIndex("not an index of this format")
-        if size != os.fstat(descriptor).st_size or directory_at + directory_bytes != size:
-            raise BadIndex("not of the size that it says")
-        whole = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-        view = memoryview(whole)
-        sections: dict[str, Section] = {}
-        try:
-            if _checksum(view) != CHECKSUM.unpack_from(head, HEAD.size)[0]:
-                raise BadIndex("its checksum is wrong")
-            try:
-                directory = json.loads(view[directory_at:size].tobytes())
-                for name, places in directory["sections"].items():
-                    sections[name] = Section.map(descriptor, view, places)
-                about = About(**directory["about"])
-            except (LookupError, TypeError, ValueError) as error:
-                raise BadIndex("its directory is wrong") from error
-        except BaseException:
-            _close(whole, view, sections)
-            raise
+            about = About(**file.about["about"])
+            sections = {
+                name: Section.of(file, name, **numbers)
+                for name, numbers in file.about["sections"].items()
+            }
+        except (LookupError, TypeError) as error:
+            file.close()
+            raise BadIndex("its directory is wrong") from error
         return cls(
-            whole,
-            view,
+            file,
             about,
             sections,
             now=now,
@@ -254,8 +198,8 @@ class Index:
     def _record(self, place: int, asked: _Asked) -> Indexed | None:
         """The record of a row; of several the first that matches; None when none does."""
         start = place + LENGTH.size
-        size = LENGTH.unpack_from(self._view, place)[0]
-        lines = self._view[start : start + size].tobytes().split(b"\n")
+        size = LENGTH.unpack_from(self._whole, place)[0]
+        lines = self._whole[start : start + size].split(b"\n")
         confirm = asked.confirm or len(lines) > 1
         for line in lines:
             record = stored.decode_indexed(asked.type, line)
@@ -269,20 +213,5 @@ class Index:
 
     def close(self) -> None:
         """Unmap. For a big index this takes milliseconds, without the GIL: use a thread."""
-        sections, self._sections = self._sections, {}
-        _close(self._whole, self._view, sections)
-
-
-def _checksum(view: memoryview) -> int:
-    """Of everything behind the first page, and of the head without its checksum."""
-    checksum = 0
-    for at in range(PAGE, len(view), _CHUNK_BYTES):
-        checksum = zlib.crc32(view[at : at + _CHUNK_BYTES], checksum)
-    return zlib.crc32(view[: HEAD.size], checksum)
-
-
-def _close(whole: mmap.mmap, view: memoryview, sections: dict[str, Section]) -> None:
-    for section in sections.values():
-        section.close()
-    view.release()
-    whole.close()
+        self._sections = {}
+        self._file.close()

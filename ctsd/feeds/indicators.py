@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import SearchLater
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.feed_file import FeedAbout
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.job import InThread
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory

@@ -6,7 +6,6 @@ process know. L{ctsd.feeds.build} is the inside, L{ctsd.feeds.builds} the outsid
 from __future__ import annotations
 
 import fcntl
-import glob
 import hashlib
 import importlib.util
 import os
@@ -37,6 +36,7 @@ FORMS = (
     "stored.py",
     "threat_lines.py",
     "wire.py",
+    "feeds/array_file.py",
     "feeds/build.py",
     "feeds/delta.py",
     "feeds/index.py",
@@ -174,21 +174,3 @@ def lock_builds(directory: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def scratch(target: Path, process: int) -> Path:
-    """Where a process writes the index that will be at C{target}."""
-    return target.with_name(f".{target.name}.{process}.building")
-
-
-def clear_scratch(target: Path, process: int | None = None) -> None:
-    """
-    Remove what a killed build of this index left behind.
-
-    :param process: whose; None for all of them, when none can be running.
-    """
-    if process is not None:
-        scratch(target, process).unlink(missing_ok=True)
-        return
-    for file in target.parent.glob(f".{glob.escape(target.name)}.*.building"):
-        file.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ctsd.feeds.index import About, BadIndex, Index
-from ctsd.feeds.job import InThread, clear_scratch, lock_builds, look_of
+from ctsd.feeds.array_file import BadIndex, clear_scratch
+from ctsd.feeds.index import About, Index
+from ctsd.feeds.job import InThread, lock_builds, look_of
 
 
 class Kept:

@@ -19,9 +19,8 @@ from typing import Final
 
 from attrs import evolve
 
-from ctsd.feeds.array_file import ArrayFile
+from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.keys import HOST, ON_HOST
 from ctsd.feeds.lookups import INSIDE, Lookup, looks_inside, lookups

@@ -21,10 +21,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from ctsd.feeds.array_file import ArrayFile
+from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.combined import merge
 from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
-from ctsd.feeds.index import BadIndex
 from ctsd.records import Record
 
 #: The name of the file with the keys of all feeds.
@@ -47,10 +46,7 @@ KEY_FORMS: Final = (
     "wire.py",
     "feeds/array_file.py",
     "feeds/feed_file.py",
-    "feeds/index.py",
-    "feeds/job.py",
     "feeds/keys.py",
-    "feeds/section.py",
 )
 
 

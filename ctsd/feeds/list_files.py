@@ -19,8 +19,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds, look_of
 from ctsd.feeds.key_store import clear_directory, key_label

@@ -8,9 +8,10 @@ import mmap
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any
 
 from attrs import frozen
+
+from ctsd.feeds.array_file import ArrayFile
 
 #: Before, between and behind the keys of a section's text; no key has this byte.
 MARK = b"\xff"
@@ -36,7 +37,8 @@ class Section:
     """
     The mapped arrays of one artifact type; a row is found in all of them by its number.
 
-    :ivar text: C{FF key FF key FF ...}
+    :ivar whole: the file, in which the text, C{FF key FF key FF ...}, begins at C{base} and has
+        C{size} bytes.
     :ivar hashes: L{key_hash} of all keys, ascending; different keys have different ones.
     :ivar places: where the marks before these keys are in the text.
     :ivar salt: of the hashes.
@@ -50,7 +52,9 @@ class Section:
     :ivar longest_value: characters of the longest value that is a string.
     """
 
-    text: mmap.mmap
+    whole: mmap.mmap
+    base: int
+    size: int
     hashes: memoryview
     places: memoryview
     salt: int
@@ -63,32 +67,27 @@ class Section:
     longest_value: int
 
     @classmethod
-    def map(cls, descriptor: int, view: memoryview, places: dict[str, Any]) -> Section:
+    def of(cls, file: ArrayFile, name: str, **numbers: int) -> Section:
         """
-        A section of an open index.
+        The section of one type in an open file.
 
-        :param view: all of the file.
-        :param places: the section's part of the directory.
+        :param numbers: L{salt}, L{longest_key} and L{longest_value}.
         :raises LookupError: an array is not there.
+        :raises TypeError: a number is not there.
         """
-
-        def array(name: str) -> memoryview:
-            start, size, code = places[name]
-            return view[start : start + size].cast(code)
-
-        start, size, _ = places["text"]
+        arrays = file.arrays
         return cls(
-            text=mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, offset=start),
-            hashes=array("hashes"),
-            places=array("places"),
-            salt=places["salt"],
-            suffixes=array("suffixes") if "suffixes" in places else None,
-            starts=array("starts"),
-            payloads=array("payloads"),
-            ids=array("ids") if "ids" in places else None,
-            expiries=array("expiries") if "expiries" in places else None,
-            longest_key=places["longest_key"],
-            longest_value=places["longest_value"],
+            whole=file.whole,
+            base=file.places[f"{name}/text"],
+            size=len(arrays[f"{name}/text"]),
+            hashes=arrays[f"{name}/hashes"],
+            places=arrays[f"{name}/places"],
+            suffixes=arrays.get(f"{name}/suffixes"),
+            starts=arrays[f"{name}/starts"],
+            payloads=arrays[f"{name}/payloads"],
+            ids=arrays.get(f"{name}/ids"),
+            expiries=arrays.get(f"{name}/expiries"),
+            **numbers,
         )
 
     def span(self, pattern: bytes) -> Span | None:
@@ -103,8 +102,8 @@ class Section:
         low = bisect_left(hashes, wanted)
         if low == len(hashes) or hashes[low] != wanted:
             return None
-        at = self.places[low]
-        if self.text[at : at + len(pattern)] != pattern:
+        at = self.base + self.places[low]
+        if self.whole[at : at + len(pattern)] != pattern:
             return None
         high = low + 1
         if high < len(hashes) and hashes[high] == wanted:
@@ -112,7 +111,7 @@ class Section:
         return self.places, low, high
 
     def _span_of_part(self, pattern: bytes) -> Span | None:
-        text = self.text
+        whole, base = self.whole, self.base
         suffixes = self.suffixes
         assert suffixes is not None
         size = len(pattern)
@@ -120,31 +119,31 @@ class Section:
         count = high
         while low < high:
             middle = (low + high) >> 1
-            at = suffixes[middle]
-            if text[at : at + size] < pattern:
+            at = base + suffixes[middle]
+            if whole[at : at + size] < pattern:
                 low = middle + 1
             else:
                 high = middle
         if low == count:
             return None
-        at = suffixes[low]
-        if text[at : at + size] != pattern:
+        at = base + suffixes[low]
+        if whole[at : at + size] != pattern:
             return None
         # Most spans are short: gallop, then search between the last two steps.
         step = 1
         inside = low
         high = low + 1
         while high < count:
-            at = suffixes[high]
-            if text[at : at + size] != pattern:
+            at = base + suffixes[high]
+            if whole[at : at + size] != pattern:
                 break
             inside = high
             step *= 2
             high = min(high + step, count)
         while inside + 1 < high:
             middle = (inside + high) >> 1
-            at = suffixes[middle]
-            if text[at : at + size] == pattern:
+            at = base + suffixes[middle]
+            if whole[at : at + size] == pattern:
                 inside = middle
             else:
                 high = middle
@@ -160,7 +159,7 @@ class Section:
             if position < end:
                 continue
             row = bisect_right(starts, position, row + 1) - 1
-            end = starts[row + 1] if row + 1 < count else len(self.text)
+            end = starts[row + 1] if row + 1 < count else self.size
             found.append(row)
         return found
 
@@ -181,18 +180,3 @@ class Section:
                     positions = []
         if positions:
             yield positions, True
-
-    def close(self) -> None:
-        """Let go of the maps."""
-        for view in (
-            self.hashes,
-            self.places,
-            self.suffixes,
-            self.starts,
-            self.payloads,
-            self.ids,
-            self.expiries,
-        ):
-            if view is not None:
-                view.release()
-        self.text.close()

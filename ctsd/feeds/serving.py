@@ -18,12 +18,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import SearchLater
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
 from ctsd.feeds.contents import is_quick, within
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.indexing import Indexing
 from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import InThread, lock_builds, look_of

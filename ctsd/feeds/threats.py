@@ -18,9 +18,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import SearchLater, StoreError
+from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import described
-from ctsd.feeds.index import BadIndex
 from ctsd.feeds.job import (
     Build,
     BuildFailed,

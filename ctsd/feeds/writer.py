@@ -8,13 +8,9 @@ of the keys and three numbers a record; then one suffix array at a time, four ti
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
-import zlib
 from array import array
 from collections.abc import Callable
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,12 +21,11 @@ from attrs import asdict, define, evolve, field
 from pydivsufsort import divsufsort
 
 from ctsd import artifacts, matching, stored
-from ctsd.feeds.index import CHECKSUM, HEAD, LENGTH, MAGIC, PAGE, About
-from ctsd.feeds.job import scratch
+from ctsd.feeds.array_file import ArrayWriter
+from ctsd.feeds.index import LENGTH, About
 from ctsd.feeds.section import MARK, key_hash
 from ctsd.records import Record
 
-_BUFFER_BYTES = 1 << 20
 _UINT32_MAX = (1 << 32) - 1
 
 _Numbers = numpy.typing.NDArray[numpy.unsignedinteger[Any]]
@@ -56,43 +51,6 @@ class _Section:
     row: list[bytes] = field(factory=list)
 
 
-class _Out:
-    """A file that knows how much was written to it, and the checksum of that."""
-
-    def __init__(self, file: FileIO, *, at: int) -> None:
-        self._file = file
-        self._buffer = bytearray()
-        self.at = at
-        self.checksum = 0
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append."""
-        self.at += len(data)
-        if len(data) >= _BUFFER_BYTES:
-            self.flush()
-            self._emit(data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= _BUFFER_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what is buffered to the file."""
-        buffer, self._buffer = self._buffer, bytearray()
-        self._emit(buffer)
-
-    def align(self) -> int:
-        """Go on at the next page; where that is."""
-        self.write(bytes(-self.at % PAGE))
-        return self.at
-
-    def _emit(self, data: bytes | bytearray | memoryview) -> None:
-        self.checksum = zlib.crc32(data, self.checksum)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
-
 class IndexWriter:
     """
     Collects records and makes an index of them. A context manager: what was not L{publish}ed when
@@ -104,15 +62,10 @@ class IndexWriter:
     def __init__(self, path: Path, *, now: Callable[[], float]) -> None:
         """
         :param path: where the index shall be. Its directory must exist.
+        :raises OSError: it can't be written.
         """
-        self._path = path
         self._now = now
-        self._scratch = scratch(path, os.getpid())
-        self._scratch.unlink(missing_ok=True)
-        # Not buffered: _Out has a buffer, and big arrays pass it without a copy.
-        self._file = FileIO(self._scratch, "x", opener=_private)
-        self._file.write(bytes(PAGE))
-        self._out = _Out(self._file, at=PAGE)
+        self._out = ArrayWriter(path)
         self._sections: dict[str, _Section] = {}
         self.records = 0
 
@@ -125,8 +78,7 @@ class IndexWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._scratch.unlink(missing_ok=True)
+        self._out.__exit__(kind, error, traceback)
 
     def add(self, record: Record) -> bool:
         """
@@ -171,41 +123,27 @@ class IndexWriter:
         :return: what the index says of itself.
         """
         about = evolve(about, records=self.records, built=self._now())
-        out = self._out
-        sections = {}
-        for name in sorted(self._sections):
-            self._end_row(self._sections[name])
-        for name in sorted(self._sections):
-            sections[name] = self._write_section(name, self._sections.pop(name))
-        directory_at = out.align()
-        out.write(json.dumps({"about": asdict(about), "sections": sections}).encode())
-        out.flush()
-        head = HEAD.pack(MAGIC, out.at, directory_at, out.at - directory_at)
-        checksum = zlib.crc32(head, out.checksum)
-        os.pwrite(self._file.fileno(), head + CHECKSUM.pack(checksum), 0)
-        os.fsync(self._file.fileno())
-        os.rename(self._scratch, self._path)
-        _sync_directory(self._path.parent)
+        for section in self._sections.values():
+            self._end_row(section)
+        sections = {
+            name: self._write_section(name, self._sections.pop(name))
+            for name in sorted(self._sections)
+        }
+        self._out.publish({"about": asdict(about), "sections": sections})
         return about
 
     def _end_row(self, section: _Section) -> None:
         if section.row:
             payload = b"\n".join(section.row)
             section.row.clear()
-            section.payloads.append(self._out.at)
-            self._out.write(LENGTH.pack(len(payload)))
-            self._out.write(payload)
+            end = self._out.append(LENGTH.pack(len(payload)) + payload)
+            section.payloads.append(end - len(payload) - LENGTH.size)
 
-    def _write_section(self, name: str, section: _Section) -> dict[str, object]:
+    def _write_section(self, name: str, section: _Section) -> dict[str, int]:
         section.text += MARK
-        places: dict[str, object] = {
-            "longest_key": section.longest_key,
-            "longest_value": section.longest_value,
-        }
 
         def put(array_name: str, data: memoryview, code: str) -> None:
-            places[array_name] = (self._out.align(), data.nbytes, code)
-            self._out.write(data.cast("B"))
+            self._out.put(f"{name}/{array_name}", data, code)
 
         put("text", memoryview(section.text), "B")
         starts = numpy.frombuffer(section.starts, dtype=numpy.uint64)
@@ -218,13 +156,17 @@ class IndexWriter:
             put("ids", memoryview(section.ids), "Q")
         if not all(map(math.isinf, section.expiries)):
             put("expiries", memoryview(section.expiries), "d")
-        hashes, at, places["salt"] = _sorted_hashes(section)
+        hashes, at, salt = _sorted_hashes(section)
         put("hashes", hashes.data, "Q")
         put("places", at.data, "I" if at.itemsize == 4 else "Q")
         if name in _PART_TYPES:
             suffixes = divsufsort(numpy.frombuffer(section.text, dtype=numpy.uint8))
             put("suffixes", suffixes.data, "i" if suffixes.itemsize == 4 else "q")
-        return places
+        return {
+            "salt": salt,
+            "longest_key": section.longest_key,
+            "longest_value": section.longest_value,
+        }
 
 
 def _sorted_hashes(section: _Section) -> tuple[_Numbers, _Numbers, int]:
@@ -250,15 +192,3 @@ def _sorted_hashes(section: _Section) -> tuple[_Numbers, _Numbers, int]:
 def _key_at(section: _Section, at: int) -> bytes:
     start = int(at) + 1
     return bytes(section.text[start : section.text.index(MARK, start)])
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
