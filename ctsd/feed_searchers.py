@@ -5,7 +5,6 @@ message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -15,7 +14,7 @@ from twisted.logger import Logger
 from ctsd.artifacts import SHAPES
 from ctsd.interfaces import IFeeds
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File
-from ctsd.records import Derived, FeedMatches, Matched
+from ctsd.records import FeedMatches, Matched, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 from ctsd.shown import noted
 
@@ -79,11 +78,13 @@ class FeedsArtifactSearch(BaseArtifactSearch):
 class FeedsTextArtifactSearch(BaseArtifactSearch):
     """
     Looks up the addresses, hosts, URLs, hashes and CVEs within a text, an e-mail, or an uploaded
-    message.
+    message. Of one that is too long to be looked at whole, the last hit says that there may be
+    more, and the log tells it in any case.
     """
 
     name = "feeds_text"
 
+    _log: ClassVar[Logger] = Logger()
     _feeds: IFeeds
 
     def start(self, setup: SearcherSetup) -> None:
@@ -100,16 +101,22 @@ class FeedsTextArtifactSearch(BaseArtifactSearch):
         artifact = Artifact(artifact_type, search_term)
         if artifact_type == FILE:
             artifact = Artifact(FILE, search_term.name, _file(search_term))
-        derived: Iterable[Derived] = await self._feeds.within(artifact=artifact)
-        if not derived:
+        within: Within = await self._feeds.within(artifact=artifact)
+        context: SearchContext | None = kwargs.get("context")
+        if within.is_cut:
+            self._log.warn(
+                "Scan {scan_id}: the artifact is too long, its end was not looked at",
+                scan_id=_id_of(context),
+            )
+        if not within.derived:
             return None
         found = self._feeds.find(
             artifact=Artifact("string", ""),
-            derived=derived,
+            derived=within.derived,
             limit=MAX_HITS,
-            left_out=_LeftOut(kwargs.get("context")),
+            left_out=_LeftOut(context),
         )
-        return _answer(self._feeds, found)
+        return _answer(self._feeds, found, is_cut=within.is_cut)
 
 
 @frozen
@@ -124,11 +131,15 @@ class _LeftOut:
         """A record was left out."""
         self._log.info(
             "Scan {scan_id}: a {type} of feed {feed} is no hit: {by}",
-            scan_id=self._context.id if self._context is not None else "-",
+            scan_id=_id_of(self._context),
             type=type,
             feed=feed,
             by=by,
         )
+
+
+def _id_of(context: SearchContext | None) -> str:
+    return context.id if context is not None else "-"
 
 
 def _file(opened: Any) -> File:
@@ -144,7 +155,7 @@ def _file(opened: Any) -> File:
     )
 
 
-def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...]) -> Found:
+def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...], *, is_cut: bool = False) -> Found:
     """
     What is shown of all that was found: what equals the artifact before what was found through a
     part of it; the first of each feed before the second of any.
@@ -158,7 +169,7 @@ def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...]) -> Found:
     hits = tuple(_hit(feeds, feed, matched) for _, _, feed, matched in ordered[:MAX_HITS])
     more = sum(each.more for each in found) + len(ordered) - len(hits)
     missing = f"{', '.join(feeds.away)} can't be asked" if feeds.away else ""
-    at_least = any(each.at_least for each in found)
+    at_least = any(each.at_least for each in found) or (is_cut and bool(hits))
     return Found(hits, more, at_least, missing, feeds.retry_secs)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from zope.interface import Attribute, Interface
 
 from ctsd.model import JSON, Artifact, Scan, ScanState, ScanView, Search, Threat
-from ctsd.records import Changes, Derived, FeedMatches, Finds, Indexed, Matches
+from ctsd.records import Changes, Derived, FeedMatches, Finds, Indexed, Matches, Within
 from ctsd.remote import Download, Remote, Reply
 from ctsd.states import SearcherState, SearchState
 
@@ -411,7 +411,7 @@ class IFeeds(Interface):
     def mark(*, feed: str, record: Indexed) -> str:
         """The warninglist that a hit is to be marked with; empty when it isn't."""
 
-    def within(*, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+    def within(*, artifact: Artifact) -> Deferred[Within]:
         """
         The indicators within an artifact that is a text or a message. Fires at once for a short
         one, and never fails.

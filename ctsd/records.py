@@ -97,6 +97,19 @@ class Derived:
 
 
 @frozen
+class Within:
+    """
+    What is in an artifact.
+
+    :ivar derived: each once, in their order there.
+    :ivar is_cut: whether a limit was reached: there may be more.
+    """
+
+    derived: tuple[Derived, ...] = ()
+    is_cut: bool = False
+
+
+@frozen
 class Matched:
     """
     A feed's record that an artifact has found.

@@ -18,7 +18,7 @@ from ctsd.errors import NotConfigured
 from ctsd.feed_searchers import MAX_HITS, FeedsArtifactSearch, FeedsTextArtifactSearch
 from ctsd.model import FILE, PASSWORD, Artifact, Ended, Hit, Outcome
 from ctsd.properties import string
-from ctsd.records import Derived, FeedMatches, Indexed, Matched
+from ctsd.records import Derived, FeedMatches, Indexed, Matched, Within
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.source import Ask, Question, Source
 from ctsd.searcher import Found, SearcherSetup
@@ -46,6 +46,7 @@ class FakeFeeds:
         self.stale: Mapping[str, str] = {}
         self.marks: Mapping[str, str] = {}
         self.derived: tuple[Derived, ...] = ()
+        self.is_cut = False
         self.screens: list[tuple[str, str, str]] = []
         self.asked: list[tuple[Artifact, tuple[Derived, ...]]] = []
 
@@ -61,10 +62,10 @@ class FakeFeeds:
         """See L{ctsd.interfaces.IFeeds}."""
         return self.marks.get(feed, "")
 
-    def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+    def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """See L{ctsd.interfaces.IFeeds}."""
         self.asked.append((artifact, ()))
-        return succeed(self.derived)
+        return succeed(Within(self.derived, self.is_cut))
 
     def trouble(self) -> str:
         """See L{ctsd.interfaces.IFeeds}."""
@@ -218,6 +219,18 @@ class TextTests(FeedsCase):
         self.assertEqual(self.shown(found), [{"name": "a1", "Matched": "address"}])
         self.assertEqual(found.missing, "Mine can't be asked")
         self.assertEqual(feeds.asked[1], (Artifact("string", ""), feeds.derived))
+
+    def test_too_long(self) -> None:
+        """Where not all was looked at, there may be more; with no hit at all the log tells it."""
+        feeds = FakeFeeds(FeedMatches(feed="a", matched=(matched("a1", "address"),)))
+        feeds.derived = (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
+        self.assertFalse(self.search_text(feeds, "string", "203.0.113.1").at_least)
+        feeds.is_cut = True
+        with capturedLogs() as logged:
+            self.assertTrue(self.search_text(feeds, "string", "203.0.113.1").at_least)
+            feeds.derived = ()
+            self.assertIsNone(self.search_text(feeds, "string", "203.0.113.1"))
+        self.assertEqual(len(logged), 2)
 
     def test_file(self) -> None:
         """A file is looked into."""

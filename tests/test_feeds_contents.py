@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.feeds.contents import QUICK_CHARS, Limits, Within, has_contents, is_quick, within
+from ctsd.feeds.contents import QUICK_CHARS, Limits, has_contents, is_quick, within
 from ctsd.model import FILE, Artifact, File
+from ctsd.records import Within
 from tests import strategies
 
 

@@ -329,10 +329,12 @@ class ServingTests(FeedsCase):
     def test_within(self) -> None:
         """A short text is read at once."""
         feeds = self.start(feed())
-        derived = self.successResultOf(
+        within = self.successResultOf(
             feeds.within(artifact=Artifact("string", "see 203.0.113.1 and x.example"))
         )
-        self.assertEqual([each.artifact.value for each in derived], ["203.0.113.1", "x.example"])
+        self.assertEqual(
+            [each.artifact.value for each in within.derived], ["203.0.113.1", "x.example"]
+        )
 
 
 class FailureTests(FeedsCase):

@@ -26,7 +26,7 @@ from ctsd.artifacts import derived
 from ctsd.feeds.lookups import NAME_OF_FILE
 from ctsd.indicator_forms import certificate_form, network
 from ctsd.model import FILE, Artifact
-from ctsd.records import Derived
+from ctsd.records import Derived, Within
 from ctsd.refanged import refanged
 
 #: The types whose values are searched for indicators.
@@ -89,19 +89,6 @@ class Limits:
 
 #: As documented.
 DEFAULT_LIMITS: Final = Limits()
-
-
-@frozen
-class Within:
-    """
-    What is in an artifact.
-
-    :ivar derived: each once, in their order there.
-    :ivar is_cut: whether a limit was reached: there may be more.
-    """
-
-    derived: tuple[Derived, ...] = ()
-    is_cut: bool = False
 
 
 def has_contents(artifact: Artifact) -> bool:

@@ -23,7 +23,7 @@ from ctsd.feeds.standing import (
 )
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches, Indexed
+from ctsd.records import Derived, FeedMatches, Indexed, Within
 
 
 @implementer(IFeeds)
@@ -75,9 +75,9 @@ class FeedsOnDisk:
         """Nothing is searched here."""
         return ""
 
-    def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+    def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """Nothing is searched here."""
-        return succeed(())
+        return succeed(Within())
 
     def trouble(self) -> str:
         """See L{IFeeds}."""

@@ -36,7 +36,7 @@ from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, trou
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches, Indexed
+from ctsd.records import Derived, FeedMatches, Indexed, Within
 
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
 #: at ages.
@@ -157,11 +157,11 @@ class Feeds(Service):
         """See L{IFeeds}."""
         return self._screener.screening().mark(feed, record)
 
-    def within(self, *, artifact: Artifact) -> Deferred[tuple[Derived, ...]]:
+    def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """See L{IFeeds}."""
         if is_quick(artifact):
-            return succeed(within(artifact).derived)
-        return self._in_thread(lambda: within(artifact).derived)
+            return succeed(within(artifact))
+        return self._in_thread(within, artifact)
 
     @property
     def stale(self) -> Mapping[str, str]:
