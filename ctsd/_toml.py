@@ -104,12 +104,16 @@ class Document:
     :ivar base_dir: what its relative paths are relative to, absolute.
     :ivar text: what L{parsed} makes the rest from.
     :ivar data: the tables.
+    :ivar is_file: whether there is one; else these are the built-in defaults.
+    :ivar passed_over: why they are, though there is a file; else None.
     """
 
     name: str
     base_dir: Path
     text: str = field(default="", repr=False)
     data: dict[str, Any] = field(factory=dict, repr=False)
+    is_file: bool = True
+    passed_over: ConfigError | None = None
     _lines: dict[tuple[str, ...], int] = field(factory=dict, repr=False)
 
     def error(self, key: KeyPath, expected: str) -> ConfigError:

@@ -60,6 +60,8 @@ def run(arguments: Sequence[str], world: World) -> int:
     try:
         configured = getattr(parsed, "configured", True)
         settings = load(parsed.config, environ=world.environ) if configured else None
+        if settings is not None and settings.document.passed_over:
+            world.complain(f"warning: built-in defaults serve: {settings.document.passed_over}")
         status: int = parsed.run(parsed, settings, world)
     except CTSDError as error:
         world.complain(str(error))

@@ -59,6 +59,9 @@ __all__ = [
 #: The file that is read from the working directory when nobody names another.
 FILE_NAME = "ctsd.toml"
 
+#: What stands for a file's name where there is none.
+_NO_FILE = "(built-in defaults)"
+
 #: What a supervisor has left for our own process alone (sd_notify(3), sd_listen_fds(3)).
 _FROM_SUPERVISOR = frozenset(
     {
@@ -153,7 +156,8 @@ def load(
     Read the configuration, without starting or making anything.
 
     :param path: the file; without it C{CTSD_CONFIG}, else C{ctsd.toml} in the working directory,
-        else the built-in defaults.
+        else the built-in defaults. These serve, too, when others may write to the one in the
+        working directory: then L{Document.passed_over} says so.
     :param cwd: the working directory.
     :raises ConfigError: the first thing that is wrong.
     """
@@ -220,12 +224,17 @@ def _find(path: Path | None, environ: Mapping[str, str], cwd: Path) -> Document:
         return read_document(cwd / environ["CTSD_CONFIG"])
     here = cwd / FILE_NAME
     if not os.path.lexists(here):
-        return Document(name="(built-in defaults)", base_dir=cwd)
+        return Document(name=_NO_FILE, base_dir=cwd, is_file=False)
     for checked in (cwd, here.resolve().parent, here):
         why = untrusted(checked)
         if why:
-            raise ConfigError(
-                str(here), "", f"is not read: {why}; name it with --config if it is yours"
+            return Document(
+                name=_NO_FILE,
+                base_dir=cwd,
+                is_file=False,
+                passed_over=ConfigError(
+                    str(here), "", f"is passed over: {why}; name it with --config if it is yours"
+                ),
             )
     return read_document(here)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from attrs import evolve, field, frozen
+from twisted.logger import Logger
 
 from ctsd.config import Document, Settings, child_environment, load, settings_of
 from ctsd.discovery import Catalogue, discover
+from ctsd.errors import ConfigError
 from ctsd.sources import child_variables, feeds_on
 
 #: What holds until the supervisor's next start, where there are workers.
@@ -30,6 +32,8 @@ class Configuration:
     :ivar path: the file that was named, if any: it is read again on SIGHUP.
     """
 
+    _log = Logger()
+
     path: Path | None
     environ: Mapping[str, str] = field(repr=False)
     settings: Settings
@@ -38,11 +42,16 @@ class Configuration:
     @classmethod
     def read(cls, path: Path | None, environ: Mapping[str, str]) -> Configuration:
         """
-        Read it.
+        Read it. A file that is passed over is logged.
 
         :raises ConfigError: something in it is wrong.
         """
-        return cls.of(load(path, environ=environ), path, environ)
+        settings = load(path, environ=environ)
+        if settings.document.passed_over:
+            cls._log.warn(
+                "The built-in defaults serve: {error}", error=settings.document.passed_over
+            )
+        return cls.of(settings, path, environ)
 
     @classmethod
     def of(cls, settings: Settings, path: Path | None, environ: Mapping[str, str]) -> Configuration:
@@ -59,9 +68,14 @@ class Configuration:
         """
         Read it again.
 
-        :raises ConfigError: something in it is wrong.
+        :raises ConfigError: something in it is wrong; or we go by a file, and there is none any
+            more, or one that others may write to: nobody meant the built-in defaults by that.
         """
-        return Configuration.read(self.path, self.environ)
+        new = Configuration.read(self.path, self.environ)
+        before, after = self.settings.document, new.settings.document
+        if before.is_file and not after.is_file:
+            raise after.passed_over or ConfigError(before.name, "", "is not there any more")
+        return new
 
     def changed_to(self, document: Document) -> Configuration:
         """

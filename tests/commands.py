@@ -42,6 +42,7 @@ class CommandCase(SynchronousTestCase):
 
     :ivar store: the local database.
     :ivar closed: how often it was closed.
+    :ivar environ: the environment, which names the configuration.
     :ivar stdin: what can be read from standard input.
     :ivar terminal: whether standard error is one, and C{on_terminal} whether standard input is;
         there C{ask_secret} answers.
@@ -55,6 +56,7 @@ class CommandCase(SynchronousTestCase):
         self.dir.mkdir(mode=0o755)
         self.config = self.dir / "ctsd.toml"
         self.config.write_text("[searchers]\nsync = ['internal']\nasync = []\n")
+        self.environ = {"CTSD_CONFIG": str(self.config)}
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store: Any = MemoryStore(clock=self.clock)
@@ -72,7 +74,7 @@ class CommandCase(SynchronousTestCase):
         self.patch(cli.sys, "stdout", out)
         self.patch(cli.sys, "stderr", err)
         world = World(
-            environ={"CTSD_CONFIG": str(self.config)},
+            environ=self.environ,
             stdin=TypedInput() if self.on_terminal else io.BytesIO(self.stdin),
             out=out,
             err=err,

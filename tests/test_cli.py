@@ -61,6 +61,19 @@ class FrameTests(CommandCase):
         for command in (["check"], ["searchers"], ["scan", "net.ip", "::1"], ["threats", "list"]):
             self.assertFails(*command, told=f"{self.config}:1: retention_days: expected a number")
 
+    def test_passed_over(self) -> None:
+        """Every command warns of a file that is passed over, and goes by the defaults."""
+        self.config.chmod(0o666)
+        self.environ = {}
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.dir)
+        warning = f"ctsd: warning: built-in defaults serve: {self.config}: is passed over: "
+        for command in ("check", "searchers"):
+            self.assertEqual(self.run_command(command), 0)
+            self.assertIn(warning, self.err)
+            self.assertIn("phishtank", self.out)
+
     def test_other_configuration(self) -> None:
         """A configuration can be named."""
         other = self.dir / "other.toml"

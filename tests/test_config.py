@@ -146,31 +146,42 @@ class FindingTests(ConfigCase):
         )
 
     def test_others_may_write(self) -> None:
-        """A working directory's file that others may change is refused."""
-        self.file.write_text("")
+        """A working directory's file that others may change is passed over, which is told."""
+        self.file.write_text("retention_days = 2")
         for path, mode in ((self.file, 0o664), (self.file, 0o646), (self.dir, 0o777)):
             before = path.stat().st_mode
             path.chmod(mode)
-            error = self.assertRaises(ConfigError, config.load, environ={}, cwd=self.dir)
-            self.assertIn(f"others may write to {path}", str(error))
-            self.assertNotIn("\n", str(error))
+            self.assertPassedOver(f"others may write to {path}")
             path.chmod(before)
-        config.load(environ={}, cwd=self.dir)
+        found = config.load(environ={}, cwd=self.dir)
+        self.assertEqual((found.retention_days, found.document.passed_over), (2, None))
+
+    def assertPassedOver(self, why: str) -> None:
+        """The built-in defaults serve, and one line names the file and what is wrong."""
+        found = config.load(environ={}, cwd=self.dir)
+        self.assertEqual((found.retention_days, found.base_dir), (30, self.dir))
+        told = str(found.document.passed_over)
+        self.assertIn(f"{self.file}: is passed over: ", told)
+        self.assertIn(why, told)
+        self.assertNotIn("\n", told)
 
     def test_others_directory_without_file(self) -> None:
         """In a directory of others without a file the defaults do."""
         self.dir.chmod(0o777)
-        self.assertEqual(config.load(environ={}, cwd=self.dir).retention_days, 30)
+        found = config.load(environ={}, cwd=self.dir)
+        self.assertEqual((found.retention_days, found.document.passed_over), (30, None))
 
     def test_link_into_others(self) -> None:
-        """A link to where others may write is refused."""
+        """A link to where others may write is passed over, and so is one that leads nowhere."""
         shared = self.dir / "shared"
         shared.mkdir()
         shared.chmod(0o777)
         (shared / "x.toml").write_text("")
         self.file.symlink_to(shared / "x.toml")
-        error = self.assertRaises(ConfigError, config.load, environ={}, cwd=self.dir)
-        self.assertIn(f"others may write to {shared}", str(error))
+        self.assertPassedOver(f"others may write to {shared}")
+        self.file.unlink()
+        self.file.symlink_to(self.dir / "nothing")
+        self.assertPassedOver(f"{self.file}: No such file")
 
     def test_named_file_of_others(self) -> None:
         """Who names a file knows what is in it: it is read wherever it is."""

@@ -162,6 +162,25 @@ class SessionTests(LiveTestCase):
         self.assertEqual(process.wait(15), 0)
         self.assertEqual((directory / "var").stat().st_mode & 0o777, 0o700)
 
+    def test_passed_over(self) -> None:
+        """A C{./ctsd.toml} to which others may write is passed over, and the log says so."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir(mode=0o755)
+        file = directory / "ctsd.toml"
+        file.write_text("no TOML")
+        file.chmod(0o666)
+        # It ends before it listens where the built-in defaults say.
+        (directory / "var").write_text("")
+        command = [str(BIN / "twistd"), "-n", "--pidfile=", "ctsd"]
+        done = subprocess.run(
+            command, cwd=directory, check=False, capture_output=True, text=True, timeout=60
+        )
+        self.assertEqual(done.returncode, 1)
+        told = done.stdout + done.stderr
+        self.assertIn(f"The built-in defaults serve: {file}: is passed over: others may", told)
+        self.assertIn(f"{directory}/var is no directory", told)
+        self.assertNotIn("no valid TOML", told)
+
 
 class StartTests(LiveTestCase):
     """What stops the start says so in one line."""
