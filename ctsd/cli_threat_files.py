@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from ctsd.artifacts import SHAPES, Shape
 from ctsd.model import JSON, Threat
+from ctsd.plausible import expected
 from ctsd.threat_lines import threat_from_line
 
 #: The formats of files, by the ends of their names.
@@ -131,7 +132,22 @@ def threat_of(
         given["note"] = note
     if expires is not None:
         given["expires"] = expires
-    return threat_from_line(json.dumps(given))
+    return checked_threat(json.dumps(given))
+
+
+def checked_threat(line: bytes | str) -> Threat:
+    """
+    The threat of one line, see L{threat_from_line}, all of whose artifacts can be found.
+
+    :raises ValueError: it is none, or an artifact's value can't be of its type; the message never
+        shows a value.
+    """
+    threat = threat_from_line(line)
+    for at, artifact in enumerate(threat.artifacts):
+        what = expected(artifact.type, artifact.value)
+        if what:
+            raise ValueError(f"artifacts[{at}].value: expected {what}")
+    return threat
 
 
 def format_of(name: str) -> str:
@@ -154,7 +170,7 @@ def read_lines(stream: BinaryIO) -> Iterator[Numbered]:
         if not line.strip():
             continue
         try:
-            yield number, threat_from_line(line)
+            yield number, checked_threat(line)
         except ValueError as error:
             yield number, error
 

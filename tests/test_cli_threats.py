@@ -83,6 +83,8 @@ class AddTests(ThreatsCase):
             (["--artifact", "net.ip"], "--artifact: expected TYPE=VALUE"),
             (["--artifact", "nope=1"], "'nope' is no artifact type"),
             (["--artifact", "net.ip="], "artifacts[1].value: is empty"),
+            (["--artifact", "net.ip=not an ip"], "artifacts[1].value: expected an IP address"),
+            (["--artifact", "hash.md5=x"], "artifacts[1].value: expected 32 hex digits"),
             (["--artifact", "system.user.password=x"], "passwords are never stored"),
             (["--artifact", "email.header=x"], "artifacts[1].value: expected"),
             (["--property", "campaign=X"], "--property: expected TYPE:NAME=VALUE"),
@@ -269,6 +271,15 @@ class ImportTests(ThreatsCase):
         self.assertEqual(self.stored(), [])
         self.assertEqual(self.successResultOf(self.store.abandon_import(import_id=1)), 0)
 
+    def test_value_of_another_type(self) -> None:
+        """A value that can't be of its type is told with its line, and nothing is entered."""
+        line = '{"name": "A", "artifacts": [{"type": "net.ip", "value": "%s"}]}'
+        name = self.write("t.jsonl", line % "192.0.2.1", line % "s3cret")
+        self.assertEqual(self.run_command("threats", "import", name), 1)
+        self.assertIn(f"{name}:2: artifacts[0].value: expected an IP address", self.err)
+        self.assertNotIn("s3cret", self.err)
+        self.assertEqual(self.stored(), [])
+
     def test_several_errors(self) -> None:
         """Several wrong lines are told at once, but not without end."""
         name = self.write("t.jsonl", *["x"] * 30)
@@ -285,6 +296,7 @@ class ImportTests(ThreatsCase):
             ([head + ",string:a,string:a"], "1: the column 'string:a' is there twice"),
             ([head, "A,net.ip"], "2: expected 3 columns, not 2"),
             ([head, 'A,string,"a\nb"', "B,nope,1"], "4: artifacts[0].type: 'nope' is no artifact"),
+            ([head, "A,net.ip,::1", "B,net.ip,x"], "3: artifacts[0].value: expected an IP address"),
             ([head + ",expires", "A,net.ip,192.0.2.1,soon"], "2: expected a date"),
             ([head + ",number:n", "A,net.ip,192.0.2.1,x"], "2: a number property"),
             ([head, 'A,net.ip,"192"x'], "2: no CSV"),

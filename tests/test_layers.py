@@ -16,7 +16,7 @@ ROOMS = {
     "errors": "errors",
     "model": "model records states remote",
     "interfaces": "interfaces",
-    "artifacts": "artifacts indicator_forms matching normal_forms refanged",
+    "artifacts": "artifacts indicator_forms matching normal_forms plausible refanged",
     "wire": "wire shown",
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",
