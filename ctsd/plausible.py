@@ -15,6 +15,7 @@ from typing import Final
 from ctsd.indicator_forms import cve_form, hash_form, host_form, network
 from ctsd.model import JSON
 from ctsd.normal_forms import address, mac, octets
+from ctsd.refanged import refanged, seen
 
 _HEX: Final = re.compile(r"[0-9a-f]+")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
@@ -54,7 +55,7 @@ def _digits(count: int) -> Callable[[str], bool]:
 
 def _name(text: str) -> bool:
     form = host_form(text)
-    if not form or _NOT_IN_NAMES.search(form) is not None:
+    if not form or _NOT_IN_NAMES.search(refanged(seen(text))) is not None:
         return False
     return ":" not in form or network(form) is not None
 

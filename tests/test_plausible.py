@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.artifacts import SHAPES
 from ctsd.matching import keys
-from ctsd.model import FILE, PASSWORD
+from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.plausible import expected
 
-GOOD = {
+GOOD: Mapping[str, Sequence[JSON]] = {
     "hash.md5": ["D41D8CD98F00B204E9800998ECF8427E", " d41d8cd98f00b204e9800998ecf8427e "],
     "hash.sha1": ["da39a3ee5e6b4b0d3255bfef95601890afd80709"],
     "hash.sha256": ["e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
@@ -22,14 +24,14 @@ GOOD = {
     ],
     "net.mac": ["00:1a:2b:3c:4d:5e", "001A.2B3C.4D5E", "00-1A-2B-3C-4D-5E", "001a2b3c4d5e"],
     "net.name": [
-        *("evil.example", "localhost", "_dmarc.example.com", "*.evil.example", "evil[.]example"),
+        *("evil.example", "localhost", "_dmarc.example.com", "*.evil.example", "evil [.] example"),
         *("b\u00fccher.example", "evil.example.", "evil.example:8080", "192.0.2.7", "::1"),
     ],
     "net.port": [0, 443, 65535],
     "threat.report.cve": ["CVE-2021-44228", "cve-2021-44228", "CVE 2021 44228"],
 }
 
-WRONG = {
+WRONG: Mapping[str, Sequence[JSON]] = {
     "hash.md5": ["x", "d41d8cd98f00b204e9800998ecf8427", "z" * 32, "a" * 40],
     "hash.sha1": ["a" * 39, "a" * 64],
     "hash.sha256": ["a" * 40, "sha256"],
