@@ -198,6 +198,10 @@ class Daemon(Service):
     def make_room(self) -> None:
         """End: another process has our sockets already, so that nobody waits for our end."""
         self._drain_secs = REPLACED_DRAIN_SECS
+        self.hurry()
+
+    def hurry(self) -> None:
+        """End without waiting for C{leave_secs}, whether that has begun or not."""
         self._leave_secs = 0.0
         self.end()
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import succeed
-from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.error import (
+    ProcessDone,
+    ProcessExitedAlready,
+    ProcessTerminated,
+    ReactorNotRunning,
+)
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -75,6 +81,16 @@ class Reactor(MemoryReactorClock):
         self.processes.append(process)
         protocol.makeConnection(process)
         return process
+
+    def callFromThread(self, act: Any) -> None:
+        """Do it at once."""
+        act()
+
+    def stop(self) -> None:
+        """Stop; once."""
+        if self.hasStopped:
+            raise ReactorNotRunning
+        super().stop()
 
 
 class Told:
@@ -321,6 +337,19 @@ class SupervisorTests(SynchronousTestCase):
         self.assertTrue(self.sockets.closed)
         self.assertEqual(len(self.processes), 2)
         self.assertEqual(self.told.said[-1], "end")
+
+    def test_end_at_once(self) -> None:
+        """
+        Whoever says it twice waits for no leave_secs. The workers hear it as a line: of two signals
+        that come before the first was seen, one is lost.
+        """
+        self.open()
+        self.reactor.sigTerm(signal.SIGTERM, None)
+        self.stop()
+        self.reactor.sigTerm(signal.SIGTERM, None)
+        for process in self.processes:
+            self.assertEqual(process.signals, ["TERM"])
+            self.assertEqual(process.heard[-1], {"hurry": True})
 
     def test_end_hangs(self) -> None:
         """One that does not end is killed; one that can't be is left behind."""

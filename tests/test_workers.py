@@ -24,7 +24,7 @@ from ctsd.config import Listener, Settings, load, parsed
 from ctsd.configuration import SUPERVISED, Configuration, kept
 from ctsd.errors import ConfigError
 from ctsd.workers import restarts, seat
-from ctsd.workers.messages import SPEAKS, Brief, Lines, document, leave, line, reload
+from ctsd.workers.messages import SPEAKS, Brief, Lines, document, hurry, leave, line, reload
 from ctsd.workers.restarts import Restarts
 from ctsd.workers.seat import Seat, WorkerProcess, how_it_ended
 from ctsd.workers.shares import shared
@@ -66,8 +66,9 @@ class MessagesTests(SynchronousTestCase):
     def test_commands(self) -> None:
         """A configuration, and that it is time to go."""
         sent = of_text(TEXT)
-        first, second = Lines().feed(reload(sent) + leave())
-        self.assertEqual((document(first["reload"]), second), (sent, {"leave": True}))
+        first, *others = Lines().feed(reload(sent) + leave() + hurry())
+        self.assertEqual(document(first["reload"]), sent)
+        self.assertEqual(others, [{"leave": True}, {"hurry": True}])
 
     def test_no_secret(self) -> None:
         """What an error or a log could show of a brief has nothing of the file."""

@@ -24,7 +24,7 @@ from ctsd.errors import ConfigError
 from ctsd.notify import INotifier
 from ctsd.opening import open_store, take_state_dir
 from ctsd.sources import child_variables
-from ctsd.workers.messages import HEARS, LENT_FROM, SPEAKS, Brief, reload
+from ctsd.workers.messages import HEARS, LENT_FROM, SPEAKS, Brief, hurry, reload
 from ctsd.workers.seat import Seat, WorkerProcess
 from ctsd.workers.sockets import Sockets
 
@@ -287,8 +287,8 @@ class Supervisor(Service):
             self._reactor.stop()
         except ReactorNotRunning:
             # A second signal is for the workers, too.
-            for seat in self._seats:
-                seat.close()
+            for process in self._processes():
+                process.tell(hurry())
 
     def stopService(self) -> Deferred[None]:
         """End all workers, each in its order, then close the sockets."""

@@ -151,6 +151,8 @@ def obey(daemon: Daemon, said: dict[str, Any]) -> None:
         daemon.reload(lambda configuration: follow(configuration, document(said["reload"])))
     elif "leave" in said:
         daemon.make_room()
+    elif "hurry" in said:
+        daemon.hurry()
 
 
 def follow(configuration: Configuration, current: Document) -> Configuration:
