@@ -56,14 +56,18 @@ class SpyOnChildren:
         self._thread.start()
 
     def _look(self) -> None:
+        arguments = Path(f"/proc/{self._pid}/cmdline").read_bytes()
         while not self._over.wait(0.005):
             for child in children(self._pid):
-                for name in ("environ", "cmdline"):
-                    try:
-                        self.told += Path(f"/proc/{child}/{name}").read_bytes()
-                    except OSError:
-                        continue
-                self.seen.add(child)
+                # The arguments first: until a child runs its own program it is its parent's copy.
+                try:
+                    own = Path(f"/proc/{child}/cmdline").read_bytes()
+                    told = own + Path(f"/proc/{child}/environ").read_bytes()
+                except OSError:
+                    continue
+                if own != arguments:
+                    self.told += told
+                    self.seen.add(child)
 
     def stop(self) -> None:
         """Look no more."""
