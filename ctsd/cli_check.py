@@ -153,10 +153,7 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
     started = _started(catalogue, settings)
     warnings += _searcher_warnings(started)
     errors = 0
-    for position, listener in enumerate(settings.listen):
-        for wrong in _password_errors(listener):
-            world.complain(f"error: {settings.document.error(('listen', position), wrong)}")
-            errors += 1
+    warnings += _password_warnings(settings)
     warnings += _user_warnings(settings)
     for wrong in _state_dir_errors(settings.state_dir):
         world.complain(f"error: {settings.document.error(('state_dir',), wrong)}")
@@ -217,15 +214,22 @@ def _listener_warnings(listener: Listener, now: float) -> Iterator[str]:
             yield f"the certificate {path} is not valid yet"
 
 
-def _password_errors(listener: Listener) -> Iterator[str]:
-    """What is wrong with password files; to be looked at as the daemon's user."""
-    for path in listener.passwords:
-        try:
-            read(path)
-        except OSError as error:
-            yield f"the password file {path}: {error.strerror}"
-        except BadPasswords as error:
-            yield f"the password file {path}: {error}"
+def _password_warnings(settings: Settings) -> Iterator[str]:
+    """
+    What is wrong with password files; to be looked at as the daemon's user. The daemon starts
+    without them, and takes them when they are there.
+    """
+    for position, listener in enumerate(settings.listen):
+        for path in listener.passwords:
+            try:
+                read(path)
+                continue
+            except OSError as error:
+                wrong = f"{error.strerror}"
+            except BadPasswords as error:
+                wrong = str(error)
+            told = f"the password file {path}: {wrong}; without a good one everything is 503"
+            yield str(settings.document.error(("listen", position), told))
 
 
 def _user_warnings(settings: Settings) -> Iterator[str]:
