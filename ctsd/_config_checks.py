@@ -200,12 +200,14 @@ def user(value: object, around: Surroundings) -> str:
 def with_secrets(value: object, around: Surroundings) -> Any:
     """
     A searcher's own setting: any TOML value, in which each C{{ env = "NAME" }} and
-    C{{ file = "PATH" }} has become the L{Secret} it points to.
+    C{{ file = "PATH" }} has become the L{Secret} it points to. A table with both is a mistake.
     """
     if isinstance(value, list):
         return [with_secrets(element, around) for element in value]
     if not isinstance(value, dict):
         return value
+    if value.keys() == {"env", "file"}:
+        raise Wrong("expected either env or file for a secret, not both")
     (only,) = value if len(value) == 1 else ("",)
     if only == "env" and isinstance(value["env"], str):
         variable = value["env"]

@@ -325,6 +325,18 @@ class SecretTests(ConfigCase):
         error = self.error('[searchers.x]\na = { env = "A_KEY" }', A_KEY="")
         self.assertIn("A_KEY", str(error))
 
+    def test_both(self) -> None:
+        """A secret that stands in two places is told as such, before either is read."""
+        both = "expected either env or file for a secret, not both"
+        for table, key in (
+            ("searchers.x", "api_key"),
+            ("feeds.x", "key"),
+            ("store", "password"),
+            ("outbound", "proxy_password"),
+        ):
+            text = f'[{table}]\n{key} = {{ file = "s", env = "A_KEY" }}'
+            self.assertWrong(text, 2, f"{table}.{key}", both)
+
     def test_endless_file(self) -> None:
         """A secret file that is no such thing is not read to its end."""
         self.assertWrong('[searchers.x]\na = { file = "/dev/zero" }', 2, "searchers.x.a", "65536")
