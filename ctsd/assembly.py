@@ -77,7 +77,9 @@ def assemble(
     """
     ids = ScanIds(store.secret())
     flight = Flight()
-    recent = RecentViews(max_bytes=RECENT_MAX_BYTES)
+    recent = RecentViews(
+        max_bytes=RECENT_MAX_BYTES, oldest=lambda: store.now() - rules.limits.retention_secs
+    )
     scan_log = ScanLog(clock=reactor, values=log_values)
     runner = Runner(
         clock=reactor,

@@ -76,3 +76,8 @@ class ScanIds:
             ms << 80 | _VERSION | (random >> 28) << 64 | _VARIANT | (random & 0xFFFFFFF) << 34 | tag
         )
         return f"{number:032x}"
+
+
+def minted_at(scan_id: str) -> float:
+    """When one of our ids was minted, POSIX seconds in store time; nobody says that it is ours."""
+    return int(scan_id[:12], 16) / 1000

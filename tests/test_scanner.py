@@ -111,7 +111,9 @@ class House:
         rules = Rules(services=services, limits=ScanLimits(**limits))
         reliability = Reliability(clock=clock)
         self.flight = Flight()
-        self.recent = RecentViews(max_bytes=10_000)
+        self.recent = RecentViews(
+            max_bytes=10_000, oldest=lambda: store.now() - rules.limits.retention_secs
+        )
         scan_log = ScanLog(clock=clock)
         self.membership = Membership(clock=clock, store=store, name=node, lease_secs=12.0)
         views = Views(

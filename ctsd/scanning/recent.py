@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ctsd.model import ScanView
+from ctsd.scan_ids import minted_at
 
 
 class RecentViews:
@@ -15,9 +17,11 @@ class RecentViews:
 
     :param max_bytes: of hits, all together; an answer counts as 200 bytes beside them. Those about
         passwords may take a quarter of it beside the others.
+    :param oldest: scans that began before are not retained, POSIX seconds in store time.
     """
 
-    def __init__(self, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int, oldest: Callable[[], float]) -> None:
+        self._oldest = oldest
         self._views = _Newest(max_bytes)
         self._private = _Newest(max_bytes // 4)
 
@@ -26,8 +30,9 @@ class RecentViews:
         (self._private if private else self._views).add(service, view)
 
     def get(self, service: str, scan_id: str) -> ScanView | None:
-        """The answer, if it is still here and of this service."""
-        return self._views.get(service, scan_id) or self._private.get(service, scan_id)
+        """The answer, if it is still here, of this service, and not older than is retained."""
+        view = self._views.get(service, scan_id) or self._private.get(service, scan_id)
+        return None if view is None or minted_at(scan_id) < self._oldest() else view
 
 
 class _Newest:
