@@ -1,9 +1,11 @@
 """
 Two workers beside one process, in one run: `python benchmarks/workers.py`.
 
-The one process has a core to itself and wrk the other; the workers share both cores with wrk, so
-that what wrk needs is lost to them. On a machine that does other things, too, read how many cores
-each really had, and "2 x one / two": what two cores do at what a request costs. Then: ids that one
+The workers share both cores with wrk, so that what wrk needs is lost to them. The one process is
+measured twice: sharing its one core with wrk ("same"), which is what one core does where two do
+what the workers do, and with wrk on the other core ("apart"). On a machine that does other things,
+too, read how many cores each really had, and "2 x one / two": what two cores do at what a request
+costs. Then: ids that one
 worker issues and the other is asked for, all workers replaced under load, and what memory each
 costs. Prints counts. `--help` lists the options.
 """
@@ -125,8 +127,10 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
     results: dict[tuple[str, str], list[dict]] = {}
     for round_ in range(options.rounds):
         for case in options.cases:
-            for turn, (name, server, cores) in enumerate((("one", one, "1"), ("two", two, "0,1"))):
-                source = values[name, "ids" if case == "get" else "urls"]
+            for turn, (name, server, cores) in enumerate(
+                (("same", one, "0"), ("two", two, "0,1"), ("apart", one, "1"))
+            ):
+                source = values[server.name, "ids" if case == "get" else "urls"]
                 before, idle = cpu_secs(server), idle_secs()
                 result = load(
                     Way(name, server, server.port),
@@ -134,7 +138,7 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
                     source,
                     options.connections,
                     options.secs,
-                    round_ * 2 + turn + 1,
+                    round_ * 3 + turn + 1,
                     cores=cores,
                 )
                 spent = cpu_secs(server) - before
@@ -144,26 +148,30 @@ def scaling(one: Server, two: Server, values: dict, options: argparse.Namespace)
                 results.setdefault((name, case), []).append(result)
     print(f"\n{options.rounds} rounds of {options.secs:g} s, {options.connections} connections")
     print(
-        "\n| case | one/s | two/s | ratio | spread | µs CPU one | two | 2 x one / two "
-        "| cores one | two | idle | p99 ms one | two | errors |"
+        "\n| case | same/s | apart/s | two/s | two / same | spread | two / apart | spread "
+        "| µs CPU same | two | 2 x one / two | cores same | apart | two | idle "
+        "| p99 ms same | two | errors |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---" * 18 + "|")
     for case in options.cases:
-        runs = {name: results[name, case] for name in ("one", "two")}
-        ratios = [b["rate"] / a["rate"] for a, b in zip(runs["one"], runs["two"], strict=True)]
+        runs = {name: results[name, case] for name in ("same", "apart", "two")}
+
+        def ratios(name: str) -> str:
+            each = [b["rate"] / a["rate"] for a, b in zip(runs[name], runs["two"], strict=True)]  # noqa: B023
+            return f"{statistics.median(each):.2f} | {min(each):.2f}-{max(each):.2f}"
 
         def median(name: str, key: str) -> float:
             return statistics.median(run[key] for run in runs[name])  # noqa: B023
 
         errors = sum(run["errors"] + run["not2xx"] for each in runs.values() for run in each)
         print(
-            f"| {case} | {median('one', 'rate'):,.0f} | {median('two', 'rate'):,.0f} "
-            f"| {statistics.median(ratios):.2f} | {min(ratios):.2f}-{max(ratios):.2f} "
-            f"| {median('one', 'cpu'):.0f} | {median('two', 'cpu'):.0f} "
-            f"| {2 * median('one', 'cpu') / median('two', 'cpu'):.2f} "
-            f"| {median('one', 'cores'):.2f} | {median('two', 'cores'):.2f} "
-            f"| {median('two', 'idle'):.2f} "
-            f"| {median('one', 'p99'):.1f} | {median('two', 'p99'):.1f} | {errors:.0f} |"
+            f"| {case} | {median('same', 'rate'):,.0f} | {median('apart', 'rate'):,.0f} "
+            f"| {median('two', 'rate'):,.0f} | {ratios('same')} | {ratios('apart')} "
+            f"| {median('same', 'cpu'):.0f} | {median('two', 'cpu'):.0f} "
+            f"| {2 * median('same', 'cpu') / median('two', 'cpu'):.2f} "
+            f"| {median('same', 'cores'):.2f} | {median('apart', 'cores'):.2f} "
+            f"| {median('two', 'cores'):.2f} | {median('two', 'idle'):.2f} "
+            f"| {median('same', 'p99'):.1f} | {median('two', 'p99'):.1f} | {errors:.0f} |"
         )
 
 
