@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -297,6 +298,11 @@ class DieTests(ClusterCase):
             wait_until(lambda: self.asked() == twice, "all is asked again")
             self.go()
             self.assertFinished(promised, second)
+            # Longer by hand: `CUT_SECS=60 trial tests.live.test_cluster`.
+            until = time.monotonic() + float(os.environ.get("CUT_SECS", "0"))
+            while time.monotonic() < until:
+                self.assertEqual(first.post("net.ip", "10.9.9.9").status, 503)
+                time.sleep(0.5)
         finally:
             proxy.silent = False
             proxy.cut()
