@@ -112,7 +112,8 @@ def _try(arguments: argparse.Namespace, settings: Settings, world: World) -> int
             records = reading.records(tally, now=world.now())
             # All of them are indexed on the way, for VALUE is looked for as the daemon does.
             about = FeedAbout(name=description.name)
-            write_feed(Path(directory), about, _noting(records, first))
+            noting = _noting(records, first)
+            write_feed(Path(directory), about, noting, substring=reading.substring)
             _tell_tally(tally, world)
             if file != catalogue_sample(description.name):
                 _tell_guards(tally, description, file, world)

@@ -109,6 +109,10 @@ class Within:
     is_cut: bool = False
 
 
+#: How a record was found that contains the artifact.
+CONTAINS = "contains it"
+
+
 @frozen
 class Matched:
     """

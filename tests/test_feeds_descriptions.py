@@ -238,6 +238,10 @@ class WrongTests(DescriptionCase):
             ("properties = { a = { link = '{line}' } }", "feeds.mine.properties.a.link"),
             ("properties = { a = { link = 'https://{line}/' } }", "feeds.mine.properties.a.link"),
             ("properties = { a = { lat = 'line' } }", "feeds.mine.properties.a", "lng"),
+            ("needs = 'line'", "feeds.mine.needs", "array"),
+            ("needs = ['row']", "feeds.mine.needs[0].field", "no such field"),
+            ("needs = [{ field = 'line' }]", "feeds.mine.needs[0]", "condition"),
+            ("plain = 'yes'", "feeds.mine.plain", "true or false"),
             ("fields = { a = 'b' }", "feeds.mine.fields.a"),
             ("fields = { a = '{b}' }", "feeds.mine.fields.a", "no such field as b"),
         ):
@@ -254,9 +258,24 @@ class WrongTests(DescriptionCase):
             ("{ field = 'line', kind = 'line', types = {} }", "indicators[0].types"),
             ("{ field = 'line', kind = 'line', types = { a = '-' } }", "indicators[0].types.a"),
             ("{ field = 'column', type = 'net.ip' }", "indicators[0].field", "no such field"),
+            (
+                "{ field = 'line', type = ['net.ip', 'net.uri'], as_is = true }",
+                "indicators[0].as_is",
+                "one type",
+            ),
         ):
             text = MINE.replace('{ field = "line", type = "net.ip" }', rule)
             self.assertWrong(text, *told)
+
+    def test_substring(self) -> None:
+        """Only what has rules for parts of a value can be found by them."""
+        hashes = MINE.replace('"net.ip"', '["hash.md5", "hash.sha256"]')
+        wrong = f"{hashes}substring = true\n"
+        self.assertWrong(wrong, "feeds.mine.substring", "net.uri, net.uri.path, process.name")
+        mixed = wrong.replace('"hash.md5"', '"net.uri"')
+        self.assertTrue(self.read(mixed)["mine"].layout.substring)
+        feeds = self.read("")
+        self.assertEqual([name for name in feeds if feeds[name].layout.substring], ["phishtank"])
 
     def test_formats(self) -> None:
         """What a format needs, and paths that can't be."""

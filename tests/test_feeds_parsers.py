@@ -147,15 +147,13 @@ class SampleTests(ParserCase):
                         self.assertNotIn("example", str(one.value).split("/")[2], one)
 
     def test_phishtank(self) -> None:
-        """A record of PhishTank has the properties that its searcher gives."""
+        """A record of PhishTank shows what the seed shows, and nothing else."""
         record = self.taken("phishtank")[1]
         self.assertEqual((record.type, record.value), ("net.uri", "https://pay.example.lu/?a=1,2"))
         self.assertEqual(record.name, "PhishTank Record 9100002")
         self.assertEqual(
             [(one.type, one.name, one.value) for one in record.properties],
             [
-                ("string", "feed", "PhishTank"),
-                ("string", "verdict", "malicious"),
                 ("number", "id", 9100002),
                 ("string", "url", "https://pay.example.lu/?a=1,2"),
                 (
@@ -409,6 +407,39 @@ class RulesTests(ParserCase):
                 ("lat_lng", "place", {"lat": 49.6, "lng": 6.1}),
             ],
         )
+
+    def test_needs(self) -> None:
+        """A row that lacks what it needs is refused; a filter leaves it out."""
+        layout = layout_of(
+            format="csv",
+            columns=["id", "who", "host"],
+            empty=["-"],
+            needs=["who", {"field": "id", "matches": "^[0-9]+$"}],
+            filters=[{"field": "host", "not_equals": "not.example"}],
+            indicators=[{"field": "host", "type": "net.name"}],
+        )
+        lines = ("1,a,bad.example", "2,-,x.example", "3, ,x.example", "x,a,x.example")
+        found = self.parse("\n".join((*lines, ",a,x.example", "4,a,not.example")), layout)
+        self.assertEqual([one.value for one in found], ["bad.example"])
+        self.assertEqual(
+            (self.tally.refused, self.tally.unwanted),
+            ({"has no who that could be used": 2, "has no id that could be used": 2}, 1),
+        )
+
+    def test_as_is(self) -> None:
+        """An indicator is taken whatever it looks like where the rule says so."""
+        lines = "http://bad.example/\nForbidden\n"
+        rule: dict[str, Any] = {"field": "line", "type": "net.uri"}
+        for as_is, values in ((False, ["http://bad.example/"]), (True, lines.split())):
+            layout = layout_of(format="lines", indicators=[{**rule, "as_is": as_is}])
+            self.assertEqual([one.value for one in self.parse(lines, layout)], values)
+
+    def test_plain(self) -> None:
+        """A plain hit has the description's properties, and whom its terms want to be named."""
+        keys = {**LINES, "properties": {"why": {"text": "it is bad"}}}
+        for plain, names in ((False, ["feed", "verdict", "why"]), (True, ["why"])):
+            (record,) = self.parse("192.0.2.1\n", layout_of(**keys, plain=plain))
+            self.assertEqual([one.name for one in record.properties], names)
 
     def test_several_indicators(self) -> None:
         """A row gives each indicator once; a bad one is counted, the others are taken."""

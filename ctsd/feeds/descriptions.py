@@ -31,6 +31,7 @@ from ctsd.feeds.layout_rules import (
     Lower,
     PropertyRule,
 )
+from ctsd.feeds.parts import PART_TYPES
 from ctsd.feeds.providers import DATE, SECRETS, Provider, Terms
 from ctsd.remote import Remote
 
@@ -258,6 +259,9 @@ def _agree(value: object, around: Surroundings) -> None:
     provider, terms, layout = value.provider, value.terms, value.layout
     if bool(provider.url) == bool(provider.file):
         raise Wrong("expected either url or file", "file" if provider.url else "url")
+    if layout.substring and not value.types & PART_TYPES:
+        named = ", ".join(sorted(PART_TYPES))
+        raise Wrong(f"is for feeds with indicators of {named}", "substring")
     if provider.taxii and layout.format != STIX:
         raise Wrong('is for format = "stix" alone', "taxii")
     if provider.url.startswith("http:") and not provider.insecure_http:

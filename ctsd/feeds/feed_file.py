@@ -5,7 +5,8 @@ Arrays of the file (L{ctsd.feeds.array_file}): records lie one after the other b
 C{ends} says where each ends; C{expires} is there when one of them has a date. C{hashes}, ascending,
 are those of all keys (L{ctsd.feeds.keys}), C{hash_rows} says whose. Networks stand in C{v4.} and
 C{v6.} arrays: C{singles} (addresses) with C{single_rows}; C{starts} and C{prefixes} (ranges) with
-C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}.
+C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}. Of a feed
+whose records are found by what they contain, too, there are the arrays of L{ctsd.feeds.parts}.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -25,6 +26,7 @@ from ctsd import stored
 from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
 from ctsd.feeds.keys import hash_of
 from ctsd.feeds.keys import stored as stored_under
+from ctsd.feeds.parts import Parts, PartsWriter, parts_of
 from ctsd.records import Indexed, Record
 
 #: A row's number has 32 bits.
@@ -76,9 +78,12 @@ class FeedWriter:
     :ivar skipped: how many were not.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, now: Callable[[], float] = time.time, substring: bool = False
+    ) -> None:
         """
         :param path: where the file shall be; its directory must exist.
+        :param substring: whether records are found by what they contain, too.
         :raises OSError: it can't be written.
         """
         self._out = ArrayWriter(path)
@@ -89,6 +94,7 @@ class FeedWriter:
         self._hash_rows = array("I")
         self._v4 = _Networks(array("I"), array("I"))
         self._v6 = _Networks(array("Q"), array("Q"))
+        self._parts = PartsWriter() if substring else None
         self.records = 0
         self.skipped = 0
 
@@ -143,6 +149,8 @@ class FeedWriter:
                 table.starts_low.append(network.first & _LOW)
                 table.prefixes.append(network.prefix)
                 table.range_rows.append(row)
+        if self._parts is not None:
+            self._parts.add(row, record.type, record.value)
         self._ends.append(self._out.append(b"%b\n%b" % (record.type.encode(), line)))
         self._expires.append(math.inf if record.expires is None else record.expires)
         self.records += 1
@@ -174,6 +182,8 @@ class FeedWriter:
                 put(f"v{version}.{name}", memoryview(column), column.typecode)
         put("v6.singles_low", memoryview(self._v6.singles_low), "Q")
         put("v6.starts_low", memoryview(self._v6.starts_low), "Q")
+        if self._parts is not None:
+            self._parts.write(self._out)
         self._out.publish(asdict(about))
         return about
 
@@ -185,10 +195,12 @@ class FeedFile:
 
     :ivar about: what it says of itself.
     :ivar file: its arrays.
+    :ivar parts: by artifact type: its records, by what they contain; usually nothing.
     """
 
     about: FeedAbout
     file: ArrayFile
+    parts: Mapping[str, Parts]
     _ends: memoryview
     _expires: memoryview | None
 
@@ -203,8 +215,9 @@ class FeedFile:
         file = ArrayFile.open(path, whole=whole)
         try:
             about = FeedAbout(**file.about)
-            return cls(about, file, file.arrays["ends"], file.arrays.get("expires"))
-        except (LookupError, TypeError) as error:
+            arrays = file.arrays
+            return cls(about, file, parts_of(file), arrays["ends"], arrays.get("expires"))
+        except (LookupError, TypeError, ValueError) as error:
             file.close()
             raise BadIndex("its directory is wrong") from error
 

@@ -31,10 +31,12 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
     done: dict[str, Any] = {}
     for name, wanted in given["works"].items():
         tally = Tally()
-        records = Reading(**wanted["reading"]).records(tally, now=time.time())
+        reading = Reading(**wanted["reading"])
+        records = reading.records(tally, now=time.time())
         about = FeedAbout(name=name, label=key_label(), source=wanted["source"])
         try:
-            done[name] = {"records": write_feed(directory, about, records).records}
+            written = write_feed(directory, about, records, substring=reading.substring)
+            done[name] = {"records": written.records}
         except Refused as error:
             done[name] = {"failed": str(error)}
     merge_feeds(directory, given["names"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,7 +26,7 @@ from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.keys import HOST, ON_HOST
 from ctsd.feeds.lookups import INSIDE, Lookup, looks_inside, lookups
 from ctsd.feeds.networks import Table
-from ctsd.feeds.tallies import Asked, Run, Tally, by_feed
+from ctsd.feeds.tallies import Asked, Run, Tally, by_feed, confirmed, take_parts
 from ctsd.indicator_forms import Network
 from ctsd.model import Artifact
 from ctsd.records import Derived, FeedMatches, Indexed
@@ -64,6 +65,7 @@ class KeyIndex:
         self._hash_feeds = arrays["hash_feeds"]
         self._hash_rows = arrays["hash_rows"]
         self._tables = {version: Table.of(version, arrays) for version in (4, 6)}
+        self._parted = tuple(number for number, file in enumerate(files) if file.parts)
         self._outdated = frozenset(
             number for number, file in enumerate(files) if file.about.label != label
         )
@@ -163,9 +165,9 @@ class KeyIndex:
                 if not some:
                     continue
             runs = some if runs is None else runs + some
-        if runs is None:
+        if runs is None and not self._parted:
             return ()
-        return self._matches(runs, limit, wanted, hidden)
+        return self._matches(runs or [], artifact, limit, wanted, hidden)
 
     def _may_show(self, key: bytes, note: str) -> bool:
         """Whether what was found by a key says something of what was asked."""
@@ -204,18 +206,28 @@ class KeyIndex:
     def _matches(
         self,
         runs: list[Run],
+        artifact: Artifact,
         limit: int,
         wanted: Callable[[str, Indexed], bool] | None,
         hidden: Container[str],
     ) -> tuple[FeedMatches, ...]:
         asked = Asked(limit, wanted, self._now(), self._scan_limit)
         tallies: dict[int, Tally] = {}
-        # What equals the artifact comes first; the order is theirs otherwise.
-        for run in sorted(runs, key=lambda run: bool(run.how)):
-            for number, rows in by_feed(run):
-                file = self._files[number]
-                if file.about.name not in hidden and number not in self._outdated:
-                    tallies.setdefault(number, Tally()).take(run, rows, file, asked)
+
+        def is_hidden(number: int) -> bool:
+            return number in self._outdated or self._files[number].about.name in hidden
+
+        # First what equals the artifact, then what contains it; the order is theirs otherwise.
+        for is_derived in (False, True):
+            for run in runs:
+                for number, rows in by_feed(run) if bool(run.how) is is_derived else ():
+                    if not is_hidden(number):
+                        tally = tallies.setdefault(number, Tally())
+                        tally.take(rows, self._files[number], asked, partial(confirmed, run))
+            for number in () if is_derived else self._parted:
+                if not is_hidden(number):
+                    tally = tallies.setdefault(number, Tally())
+                    take_parts(tally, artifact, self._files[number], asked)
         return tuple(
             FeedMatches(
                 feed=self._files[number].about.name,

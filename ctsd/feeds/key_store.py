@@ -47,6 +47,8 @@ KEY_FORMS: Final = (
     "feeds/array_file.py",
     "feeds/feed_file.py",
     "feeds/keys.py",
+    "feeds/parts.py",
+    "feeds/section.py",
 )
 
 
@@ -67,6 +69,7 @@ def write_feed(
     fit: Callable[[FeedAbout], None] = lambda about: None,
     *,
     now: Callable[[], float] = time.time,
+    substring: bool = False,
 ) -> FeedAbout:
     """
     Write the records of a feed. They are served after the next L{merge_feeds}.
@@ -75,13 +78,15 @@ def write_feed(
     :param records: None stands for one that is malformed.
     :param fit: is told what the file would say of itself, before it is written; whatever it
         raises (L{ctsd.feeds.job.Refused}) leaves all as it was.
+    :param substring: whether records are found by what they contain, too.
     :return: what the file says of itself.
     :raises OSError: it can't be written.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     newest = max((_number(path) for path in _files_of(directory, about.name)), default=0)
     number = max(time.time_ns(), newest + 1)
-    with FeedWriter(directory / f"{about.name}.{number:020d}.feed", now=now) as writer:
+    path = directory / f"{about.name}.{number:020d}.feed"
+    with FeedWriter(path, now=now, substring=substring) as writer:
         writer.add_all(records)
         fit(writer.about(about))
         return writer.publish(about)

@@ -25,6 +25,7 @@ from ctsd.feeds.layout_rules import (
     condition,
     expression,
     indicators,
+    need,
     one_char,
     one_or_more,
     placeholders,
@@ -143,6 +144,21 @@ class Layout:
     verdict: str = key(
         checks.one_of(*VERDICTS), "What a hit says of the artifact", default=VERDICTS[0]
     )
+    needs: tuple[Condition, ...] = key(
+        checks.each(need, of="fields or tables"),
+        "What every row has to have, or it is refused: names of fields, or tables as of `filters`",
+        default=(),
+    )
+    substring: bool = key(
+        checks.flag,
+        "Whether what contains an artifact is found, too: see `docs/matching.md`",
+        default=False,
+    )
+    plain: bool = key(
+        checks.flag,
+        "Whether hits show the properties alone, without `feed` and `verdict`",
+        default=False,
+    )
     valid_until: str = key(
         checks.text,
         "The field with the time until which an indicator counts",
@@ -196,6 +212,9 @@ _ROWS_ALONE: Final = (
     "filters",
     "lower",
     "verdict",
+    "needs",
+    "substring",
+    "plain",
     "valid_until",
     "last_seen",
     "keep_days",
@@ -272,7 +291,11 @@ def _named(layout: Layout) -> Iterator[tuple[str, tuple[str | int, ...]]]:
             yield one, ("properties", name)
         for one in placeholders(rule.link):
             yield one, ("properties", name, "link")
-    for at, conditions in (("filters", layout.filters), ("lower", layout.lower)):
+    for at, conditions in (
+        ("filters", layout.filters),
+        ("lower", layout.lower),
+        ("needs", layout.needs),
+    ):
         for number, each in enumerate(conditions):
             yield each.field, (at, number, "field")
     for one in placeholders(layout.name):

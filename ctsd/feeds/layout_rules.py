@@ -6,7 +6,6 @@ the hit, and which rows count.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 import re2
@@ -56,9 +55,9 @@ def placeholders(template: str) -> tuple[str, ...]:
     return tuple(_PLACEHOLDER.findall(template))
 
 
-def filled(template: str, value_of: Mapping[str, str]) -> str:
-    """A template with its placeholders replaced."""
-    return _PLACEHOLDER.sub(lambda found: value_of[found[1]], template)
+def literals(template: str) -> tuple[str, ...]:
+    """The texts before, between and behind a template's L{placeholders}."""
+    return tuple(_PLACEHOLDER.split(template)[::2])
 
 
 def any_text(value: object, around: Surroundings) -> str:
@@ -184,6 +183,12 @@ class Indicators:
         default=Factory(dict),
         shown="none",
     )
+    as_is: bool = key(
+        checks.flag,
+        "With `type`: whether it is taken whatever it looks like; else a URL must be one, a hash "
+        "have its digits",
+        default=False,
+    )
 
 
 _INDICATORS: Final = table(Indicators)
@@ -196,6 +201,8 @@ def indicators(value: object, around: Surroundings) -> Indicators:
         raise Wrong("expected either type or kind")
     if bool(rule.kind) != bool(rule.types):
         raise Wrong("expected kind and types together")
+    if rule.as_is and len(rule.type) != 1:
+        raise Wrong("expected one type beside it", "as_is")
     return rule
 
 
@@ -270,6 +277,17 @@ def condition(cls: type[Condition]) -> Check:
         return given
 
     return check
+
+
+_CONDITION: Final = condition(Condition)
+
+
+def need(value: object, around: Surroundings) -> Condition:
+    """One of C{needs}: the name of a field that must not be empty, or what must hold for one."""
+    if isinstance(value, str):
+        return Condition(field=checks.text(value, around))
+    given: Condition = _CONDITION(value, around)
+    return given
 
 
 _RULE: Final = table(PropertyRule)

@@ -49,6 +49,11 @@ class Reading:
         """What goes through JSON."""
         return {**asdict(self), "layout": dict(self.layout)}
 
+    @property
+    def substring(self) -> bool:
+        """See L{ctsd.feeds.layout.Layout}."""
+        return bool(self.layout.get("substring"))
+
     def records(self, tally: Tally, *, now: float) -> Iterator[Record]:
         """See L{parse}."""
         around = Surroundings(base_dir=Path("/"), environ={})

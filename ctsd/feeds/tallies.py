@@ -6,14 +6,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import Final, cast
 
 from attrs import define, field, frozen
 
 from ctsd.feeds.feed_file import FeedFile
 from ctsd.feeds.keys import URL, stored
 from ctsd.feeds.lookups import Lookup, how_found
-from ctsd.records import Indexed, Matched
+from ctsd.model import Artifact
+from ctsd.records import CONTAINS, Indexed, Matched
+
+#: So many occurrences of an artifact within a feed's records are looked at in one turn.
+PART_TURN: Final = 2000
 
 
 @frozen
@@ -60,8 +64,18 @@ class Tally:
     at_least: bool = False
     seen: set[int] = field(factory=set)
 
-    def take(self, run: Run, rows: Sequence[int], file: FeedFile, asked: Asked) -> None:
-        """Look at the rows of this feed that a lookup has found."""
+    def take(
+        self,
+        rows: Sequence[int],
+        file: FeedFile,
+        asked: Asked,
+        confirmed: Callable[[Indexed], Matched | None],
+    ) -> None:
+        """
+        Look at the rows of this feed that a lookup has found.
+
+        :param confirmed: what a record is to the artifact; None when it was found wrongly.
+        """
         unwanted = 0
         for count, row in enumerate(rows):
             is_full = len(self.matched) >= asked.limit
@@ -75,7 +89,7 @@ class Tally:
                 self.seen.add(row)
                 self.more += 1
                 continue
-            matched = _confirmed(run, file.record(row))
+            matched = confirmed(file.record(row))
             if matched is None:
                 # Another lookup may find it rightly.
                 continue
@@ -87,6 +101,24 @@ class Tally:
             if unwanted >= asked.scan_limit:
                 self.at_least = True
                 return
+
+
+def take_parts(tally: Tally, artifact: Artifact, file: FeedFile, asked: Asked) -> None:
+    """Look at the records of a feed that contain the artifact."""
+    parts = file.parts.get(artifact.type)
+    if parts is None:
+        return
+    # Usually the first turn is the last: a further one only when all of it was left out.
+    for rows, is_last in parts.find(artifact.type, artifact.value, size=PART_TURN):
+        tally.take(rows, file, asked, _contains)
+        if tally.matched and not is_last:
+            tally.at_least = True
+        if tally.matched or tally.at_least:
+            return
+
+
+def _contains(record: Indexed) -> Matched:
+    return Matched(record, CONTAINS)
 
 
 def by_feed(run: Run) -> Iterator[tuple[int, Sequence[int]]]:
@@ -108,7 +140,8 @@ def by_feed(run: Run) -> Iterator[tuple[int, Sequence[int]]]:
     yield from mixed.items()
 
 
-def _confirmed(run: Run, record: Indexed) -> Matched | None:
+def confirmed(run: Run, record: Indexed) -> Matched | None:
+    """What a record of a run is to the artifact; None when only its hash is that of the key."""
     key, _, note = run.lookup
     if not isinstance(key, bytes):
         return Matched(record, run.how)

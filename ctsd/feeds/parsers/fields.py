@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ctsd.feeds.layout import NESTED, Layout
-from ctsd.feeds.layout_rules import Condition, compiled, filled, placeholders
+from ctsd.feeds.layout_rules import Condition, compiled, literals, placeholders
 from ctsd.feeds.parsers.rows import Row
 from ctsd.feeds.paths import path_of
 
@@ -80,13 +80,19 @@ class Fields:
 
         :param encoded: what is done to a field before it stands there.
         """
-        fields = {name: self.field(name) for name in placeholders(template)}
+        # Taken apart once: texts and, between them, the fields.
+        begin, *rest = literals(template)
+        fields = map(self.field, placeholders(template))
+        parts = list(zip(fields, rest, strict=True))
 
         def fill(row: Row) -> str:
-            values = {name: ", ".join(each(row)) for name, each in fields.items()}
-            if not all(values.values()):
-                return ""
-            return filled(template, {name: encoded(text) for name, text in values.items()})
+            text = begin
+            for read, behind in parts:
+                values = read(row)
+                if not values:
+                    return ""
+                text += encoded(", ".join(values)) + behind
+            return text
 
         return fill
 
@@ -100,6 +106,19 @@ class Fields:
             return all(test(texts) for test in tests)
 
         return holds
+
+    def need(self, condition: Condition) -> Callable[[Row], bool]:
+        """Whether a row has what it needs: a field that is not empty, for which all of it holds."""
+        read = self.field(condition.field)
+        tests = _tests(condition)
+        if not tests:
+            return lambda row: bool(read(row))
+
+        def is_met(row: Row) -> bool:
+            texts = read(row)
+            return bool(texts) and all(test(texts) for test in tests)
+
+        return is_met
 
 
 def _tests(condition: Condition) -> list[_Test]:

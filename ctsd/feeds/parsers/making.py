@@ -62,6 +62,8 @@ class Maker:
         self._now = now
         self._fields = fields = Fields(layout)
         self._filters = [fields.condition(each) for each in layout.filters]
+        self._needs = [(each.field, fields.need(each)) for each in layout.needs]
+        self._plain = layout.plain
         self._feed = string(FEED, title)
         self._verdict = [string(VERDICT, layout.verdict)]
         self._lower = [(fields.condition(each), _lowered(each)) for each in layout.lower]
@@ -82,6 +84,9 @@ class Maker:
                 return LeftOut("a filter does not hold")
         if self._has_pattern and len(row) == 1:
             return Refusal("does not match the pattern")
+        for name, is_met in self._needs:
+            if not is_met(row):
+                return Refusal(f"has no {name} that could be used")
         expires = self._expires(row)
         if expires is not None and expires <= self._now:
             return LeftOut("is not valid any more")
@@ -127,6 +132,11 @@ class Maker:
         kind = self._fields.field(rule.kind) if rule.kind else None
         types = {name: tuple(given.split("|")) for name, given in rule.types.items()}
 
+        def as_is(row: Row, found: dict[tuple[str, str], None]) -> str:
+            for text in read(row):
+                found[rule.type[0], text] = None
+            return ""
+
         def of_type(row: Row, found: dict[tuple[str, str], None]) -> str:
             wrong = ""
             for text in read(row):
@@ -152,6 +162,8 @@ class Maker:
                         wrong = _take((type,), value.strip(), found) or wrong
             return wrong
 
+        if rule.as_is:
+            return as_is
         return of_type if kind is None else of_kind
 
     # -- properties
@@ -194,6 +206,8 @@ class Maker:
 
     def _shown(self, row: Row) -> tuple[Property, ...]:
         properties = [one for one in (each(row) for each in self._properties) if one is not None]
+        if self._plain:
+            return (*properties, *self._credit)
         said = self._verdict
         for holds, lowered in self._lower:
             if holds(row):
