@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
+
 from ctsd._cli import Commands, World, become_owner, shown
 from ctsd.artifacts import SHAPES, is_empty, shaped
 from ctsd.cli_threat_files import value_of
@@ -113,6 +115,9 @@ def _as_json(artifact: Artifact, outcomes: list[tuple[str, Outcome]]) -> dict[st
             one["hits"] = [json.loads(hit) for hit in outcome.hits]
         if not outcome.good:
             one["reason"] = outcome.reason
+        if outcome.suppressed:
+            one["suppressed"] = [asdict(each) for each in outcome.suppressed]
+            one["suppressed_more"] = outcome.suppressed_more
         searchers.append(one)
     return {"type": artifact.type, "searchers": searchers}
 
@@ -132,3 +137,7 @@ def _tell(outcomes: list[tuple[str, Outcome]], world: World) -> None:
                 value = one["value"]
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
                 world.say(shown(f"  {number}  {one['name']}: {text}"))
+        for each in outcome.suppressed:
+            world.say(shown(f"  no hit: {each.type} of feed {each.feed}: {each.by}"))
+        if outcome.suppressed_more:
+            world.say(f"  no hit: {outcome.suppressed_more} more")

@@ -5,24 +5,32 @@ message.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from attrs import frozen
+from attrs import define, field
 from twisted.logger import Logger
 
-from ctsd.artifacts import SHAPES
+from ctsd.artifacts import SHAPES, derived
 from ctsd.interfaces import IFeeds
-from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File
+from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File, Hit, Suppressed
+from ctsd.properties import string
 from ctsd.records import FeedMatches, Matched, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
-from ctsd.shown import noted
+from ctsd.shown import noted, safe_text
 
 #: More hits than these are counted, not shown.
 MAX_HITS: Final = 10
 
+#: The longest word of who has left a finding out, and why.
+MAX_BY_CHARS: Final = 300
+
+#: What a hit calls that not all was looked at.
+_INCOMPLETE: Final = "Incomplete"
+
 #: What indicators are looked for within.
-_TEXTS: Final = frozenset({"email", "email.body", "string", FILE})
+_TEXTS: Final = frozenset({"cert.x509", "email", "email.body", "string", FILE})
 
 _LOOKED_UP: Final = frozenset(SHAPES) - {"email", "email.body", FILE, PASSWORD}
 
@@ -33,7 +41,8 @@ class FeedsArtifactSearch(BaseArtifactSearch):
 
     Each hit names its feed. One that was found through a part of the artifact says so, and so does
     one of a feed that is older than it should be. While a required feed can't be asked the hits of
-    the others are shown, and the scan stays open.
+    the others are shown, and the scan stays open. What is no hit, by a warninglist or by one's own
+    allow list, is kept with the scan.
     """
 
     name = "feeds"
@@ -65,21 +74,32 @@ class FeedsArtifactSearch(BaseArtifactSearch):
     async def search(self, artifact_type: str, search_term: JSON, **kwargs: Any) -> Found | None:
         """The records of all feeds that the artifact finds."""
         feeds = self._feeds
+        cut: tuple[str, ...] = ()
+        most = feeds.limits.max_recipients
+        if (
+            artifact_type == "email.header.to"
+            and isinstance(search_term, Sequence)
+            and not isinstance(search_term, str)
+            and len(search_term) > most
+        ):
+            search_term, cut = search_term[:most], (f"recipients beyond {most:,}",)
+        left_out = _LeftOut(kwargs.get("context"), feeds.limits.max_suppressed)
         found = feeds.find(
-            artifact=Artifact(artifact_type, search_term),
-            limit=MAX_HITS,
-            left_out=_LeftOut(kwargs.get("context")),
+            artifact=Artifact(artifact_type, search_term), limit=MAX_HITS, left_out=left_out
         )
-        if not found and not feeds.away:
+        if not found and not feeds.away and not cut and not left_out.suppressed:
             return None
-        return _answer(feeds, found)
+        return _answer(feeds, found, left_out, cut)
 
 
 class FeedsTextArtifactSearch(BaseArtifactSearch):
     """
     Looks up the addresses, hosts, URLs, hashes and CVEs within a text, an e-mail, or an uploaded
-    message. Of one that is too long to be looked at whole, the last hit says that there may be
-    more, and the log tells it in any case.
+    message, and the fingerprint of an uploaded certificate.
+
+    Of what is too long to be looked at whole, the last hit says what was not looked at. When
+    nothing was found in the rest, a hit says only that, for "nothing" would be untrue; it is left
+    to the configuration (L{ctsd.records.LookupLimits.tells_cut}), for it turns the artifact red.
     """
 
     name = "feeds_text"
@@ -98,37 +118,64 @@ class FeedsTextArtifactSearch(BaseArtifactSearch):
 
     async def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Found | None:
         """The records of all feeds that something within the artifact finds."""
-        artifact = Artifact(artifact_type, search_term)
+        context: SearchContext | None = kwargs.get("context")
         if artifact_type == FILE:
             artifact = Artifact(FILE, search_term.name, _file(search_term))
+        else:
+            file = context.file if context is not None else None
+            if artifact_type == "cert.x509" and file is None:
+                # The other one looks it up.
+                return None
+            artifact = Artifact(artifact_type, search_term, file)
         within: Within = await self._feeds.within(artifact=artifact)
-        context: SearchContext | None = kwargs.get("context")
-        if within.is_cut:
+        if within.cut:
             self._log.warn(
-                "Scan {scan_id}: the artifact is too long, its end was not looked at",
+                "Scan {scan_id}: not looked at: {cut}",
                 scan_id=_id_of(context),
+                cut="; ".join(within.cut),
             )
-        if not within.derived:
-            return None
+        looked_up = within.derived
+        if context is not None and FeedsArtifactSearch.name in context.asked:
+            # The other one is asked for a file's hashes by itself.
+            others = {one.artifact for one in derived(artifact)}
+            looked_up = tuple(one for one in looked_up if one.artifact not in others)
+        left_out = _LeftOut(context, self._feeds.limits.max_suppressed)
+        if not looked_up:
+            return _told(self._feeds, within.cut)
         found = self._feeds.find(
             artifact=Artifact("string", ""),
-            derived=within.derived,
+            derived=looked_up,
             limit=MAX_HITS,
-            left_out=_LeftOut(context),
+            left_out=left_out,
         )
-        return _answer(self._feeds, found, is_cut=within.is_cut)
+        return _answer(self._feeds, found, left_out, within.cut)
 
 
-@frozen
+@define
 class _LeftOut:
-    """Notes in the log what a scan has found that is no hit; no values."""
+    """
+    Collects what a search has found that is no hit, for the scan's history and the log.
+
+    :ivar suppressed: in the order in which it was found, each once.
+    :ivar more: how many findings are not among these.
+    """
 
     _log: ClassVar[Logger] = Logger()
 
     _context: SearchContext | None
+    _limit: int
+    suppressed: dict[Suppressed, None] = field(factory=dict)
+    more: int = 0
 
     def __call__(self, feed: str, type: str, by: str) -> None:
         """A record was left out."""
+        one = Suppressed(feed, type, safe_text(by, MAX_BY_CHARS))
+        if one in self.suppressed:
+            return
+        if len(self.suppressed) >= self._limit:
+            self.more += 1
+            return
+        self.suppressed[one] = None
         self._log.info(
             "Scan {scan_id}: a {type} of feed {feed} is no hit: {by}",
             scan_id=_id_of(self._context),
@@ -155,10 +202,26 @@ def _file(opened: Any) -> File:
     )
 
 
-def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...], *, is_cut: bool = False) -> Found:
+def _told(feeds: IFeeds, cut: tuple[str, ...]) -> Found | None:
+    """The hit that says only that not all was looked at."""
+    if not cut or not feeds.limits.tells_cut:
+        return None
+    return Found((Hit((string(_INCOMPLETE, _not_looked_at(cut)),)),))
+
+
+def _not_looked_at(cut: tuple[str, ...]) -> str:
+    return f"not looked at: {'; '.join(cut)}"
+
+
+def _answer(
+    feeds: IFeeds, found: tuple[FeedMatches, ...], left_out: _LeftOut, cut: tuple[str, ...]
+) -> Found:
     """
     What is shown of all that was found: what equals the artifact before what was found through a
     part of it; the first of each feed before the second of any.
+
+    :param cut: see L{Within}. While a feed can't be asked, nobody knows yet that nothing will be
+        found, so that this is not told by a hit of its own.
     """
     ordered = [
         (bool(matched.how), number, each.feed, matched)
@@ -166,11 +229,20 @@ def _answer(feeds: IFeeds, found: tuple[FeedMatches, ...], *, is_cut: bool = Fal
         for number, matched in enumerate(each.matched)
     ]
     ordered.sort(key=lambda each: each[:3])
-    hits = tuple(_hit(feeds, feed, matched) for _, _, feed, matched in ordered[:MAX_HITS])
+    hits = [_hit(feeds, feed, matched) for _, _, feed, matched in ordered[:MAX_HITS]]
     more = sum(each.more for each in found) + len(ordered) - len(hits)
-    missing = f"{', '.join(feeds.away)} can't be asked" if feeds.away else ""
-    at_least = any(each.at_least for each in found) or (is_cut and bool(hits))
-    return Found(hits, more, at_least, missing, feeds.retry_secs)
+    if cut and hits:
+        hits[-1] = EncodedHit(noted(hits[-1], _INCOMPLETE, _not_looked_at(cut)))
+    told = None if hits or feeds.away else _told(feeds, cut)
+    return Found(
+        tuple(hits) if told is None else told.hits,
+        more,
+        any(each.at_least for each in found),
+        feeds.away,
+        feeds.retry_secs,
+        tuple(left_out.suppressed),
+        left_out.more,
+    )
 
 
 def _hit(feeds: IFeeds, feed: str, matched: Matched) -> EncodedHit:

@@ -392,6 +392,7 @@ class IFeeds(Interface):
     )
     away = Attribute("the titles of required feeds that can't be asked: never loaded, or too old")
     retry_secs = Attribute("when to ask those again")
+    limits = Attribute("what bounds a search: L{ctsd.records.LookupLimits}")
 
     def find(
         *,

@@ -132,6 +132,21 @@ class Ended(Enum):
 
 
 @frozen
+class Suppressed:
+    """
+    A finding that is no hit, for the scan's history: what was found, not its value.
+
+    :ivar feed: which has it.
+    :ivar type: its artifact type.
+    :ivar by: the name of the warninglist, or who allowed the value and why.
+    """
+
+    feed: str
+    type: str
+    by: str
+
+
+@frozen
 class Outcome:
     """
     What one searcher made of one scan.
@@ -140,6 +155,9 @@ class Outcome:
     :ivar reason: for FAILED and LATER, why; no secrets, no artifact's value.
     :ivar after_secs: for LATER, and for FAILED where the source said so: when to ask again.
     :ivar final: a failure that no further try can mend (C{crashed}, its file is gone).
+    :ivar missing: for LATER, where the searcher stands for several sources: the names of those
+        that could not be asked.
+    :ivar suppressed: what was found and is no hit; C{suppressed_more} counts what is not kept.
     """
 
     ended: Ended
@@ -147,6 +165,9 @@ class Outcome:
     reason: str = ""
     after_secs: float | None = None
     final: bool = False
+    missing: tuple[str, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
+    suppressed_more: int = 0
 
     @property
     def good(self) -> bool:

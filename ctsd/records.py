@@ -102,11 +102,28 @@ class Within:
     What is in an artifact.
 
     :ivar derived: each once, in their order there.
-    :ivar is_cut: whether a limit was reached: there may be more.
+    :ivar cut: what was not looked at, for people, because a limit was reached
+        (C{text beyond 1,048,576 characters}): there may be more.
     """
 
     derived: tuple[Derived, ...] = ()
-    is_cut: bool = False
+    cut: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class LookupLimits:
+    """
+    What bounds a search in the feeds.
+
+    :ivar max_recipients: so many of C{email.header.to} are looked for.
+    :ivar max_suppressed: so many findings that are no hits are kept with a scan.
+    :ivar tells_cut: whether a hit says that not all of an artifact was looked at, when nothing was
+        found in the rest. To ask again would not help.
+    """
+
+    max_recipients: int = 1000
+    max_suppressed: int = 20
+    tells_cut: bool = True
 
 
 #: How a record was found that contains the artifact.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import ceil
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from ctsd.errors import LostScan
 from ctsd.model import EncodedHit, Ended, Hit, Outcome, Property, ScanState, ScanView
@@ -24,6 +24,9 @@ MAX_RETRY_SECS = 900
 
 #: The longest that a searcher may put off being asked again.
 MAX_LATER_SECS = 86400.0
+
+#: So many sources that one searcher could not ask are named.
+MAX_NAMED = 10
 
 #: C{Retry-After} of a scan that ended incomplete; a GET after that opens it again.
 RESEND_SECS = 900
@@ -80,8 +83,20 @@ def state_of(parts: Iterable[Part]) -> ScanState:
 
 
 def not_asked(parts: Iterable[Part]) -> tuple[str, ...]:
-    """The required searchers that have not answered."""
-    return tuple(part.searcher for part in parts if part.required and not part.done)
+    """
+    The required searchers that have not answered; of one that stands for several sources, also
+    those that could not be asked: C{feeds (URLhaus, OpenPhish)}.
+    """
+    return tuple(_named(part) for part in parts if part.required and not part.done)
+
+
+def _named(part: Part) -> str:
+    missing = part.outcome.missing if part.outcome is not None else ()
+    if not missing:
+        return part.searcher
+    more = len(missing) - MAX_NAMED
+    told = [*missing[:MAX_NAMED], f"and {more} more"] if more > 0 else missing
+    return f"{part.searcher} ({', '.join(told)})"
 
 
 def backoff_secs(outcome: Outcome, tries: int) -> float:
@@ -164,6 +179,12 @@ def merge(outcomes: Sequence[Outcome]) -> Outcome:
     for outcome in outcomes:
         if not outcome.good and (worst is None or outcome.ended is Ended.FAILED):
             worst = outcome
-    if worst is not None:
-        return Outcome(worst.ended, hits, worst.reason, worst.after_secs, worst.final)
-    return Outcome(Ended.FOUND if hits else Ended.NOTHING, hits)
+    if worst is None:
+        worst = Outcome(Ended.FOUND if hits else Ended.NOTHING)
+    return evolve(
+        worst,
+        hits=hits,
+        missing=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.missing)),
+        suppressed=tuple(dict.fromkeys(one for outcome in outcomes for one in outcome.suppressed)),
+        suppressed_more=sum(outcome.suppressed_more for outcome in outcomes),
+    )

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
 from ctsd.interfaces import IFeeds, IRecords, ISearcher
-from ctsd.model import JSON, Artifact, EncodedHit, Hit, Threat
+from ctsd.model import JSON, Artifact, EncodedHit, File, Hit, Suppressed, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
 
@@ -33,15 +33,19 @@ class Found:
         them (L{ctsd.records.Indexed.hit}).
     :ivar more: how many further findings there are.
     :ivar at_least: whether C{more} is a lower bound.
-    :ivar missing: what of the source could not be asked, if something; the searcher is then asked
-        again in C{after_secs}, and its hits so far are shown at once.
+    :ivar missing: the names of the sources that could not be asked, where the searcher stands for
+        several; it is then asked again in C{after_secs}, and its hits so far are shown at once.
+    :ivar suppressed: what was found and is no hit, as much of it as is kept with the scan;
+        C{suppressed_more} counts the rest.
     """
 
     hits: tuple[Hit | EncodedHit, ...] = ()
     more: int = 0
     at_least: bool = False
-    missing: str = ""
+    missing: tuple[str, ...] = ()
     after_secs: float = 60.0
+    suppressed: tuple[Suppressed, ...] = ()
+    suppressed_more: int = 0
 
 
 #: What C{search} may give.
@@ -117,6 +121,8 @@ class SearchContext:
     :ivar source: the artifact's digest; empty for passwords, whose finds are not stored.
     :ivar asked: the names of all searchers that are asked for this artifact in this scan.
     :ivar setup: see L{SearcherSetup}; its parts are here, too.
+    :ivar file: what came along with an artifact of another type than C{file.content}: a message,
+        a certificate.
     :ivar found: what C{store_threat_info} was told so far.
     """
 
@@ -128,6 +134,7 @@ class SearchContext:
     source: bytes = field(default=b"", repr=False)
     asked: frozenset[str] = frozenset()
     setup: SearcherSetup
+    file: File | None = field(default=None, repr=False)
     found: list[Threat] = field(factory=list, repr=False)
 
     @property

@@ -24,6 +24,7 @@ from ctsd.model import (
     File,
     Outcome,
     Property,
+    Suppressed,
     Threat,
 )
 from ctsd.records import Indexed, Record, hit_of
@@ -100,6 +101,12 @@ def encode_outcome(outcome: Outcome) -> bytes:
         head["after_secs"] = outcome.after_secs
     if outcome.final:
         head["final"] = True
+    if outcome.missing:
+        head["missing"] = list(outcome.missing)
+    if outcome.suppressed:
+        head["suppressed"] = [[one.feed, one.type, one.by] for one in outcome.suppressed]
+    if outcome.suppressed_more:
+        head["suppressed_more"] = outcome.suppressed_more
     return b"\n".join((_encode(head, outcome.after_secs is None), b"".join(outcome.hits)))
 
 
@@ -117,6 +124,9 @@ def decode_outcome(data: bytes) -> Outcome:
         head.get("reason", ""),
         head.get("after_secs"),
         head.get("final", False),
+        tuple(head.get("missing", ())),
+        tuple([Suppressed(*one) for one in head.get("suppressed", ())]),
+        head.get("suppressed_more", 0),
     )
     return NOTHING if outcome == NOTHING else outcome
 

@@ -31,6 +31,7 @@ from ctsd.model import (
     Scan,
     ScanState,
     Search,
+    Suppressed,
     Threat,
 )
 from ctsd.records import Finds
@@ -45,9 +46,10 @@ RETENTION = 30 * DAY
 NO_JSON: Any = {(): "x"}
 
 HIT = EncodedHit(b'{"props":[{"type":"string","name":"target","value":"Bank"}]}')
-FOUND = Outcome(Ended.FOUND, (HIT, HIT))
+LISTED = Suppressed("mine", "net.ip", "a list")
+FOUND = Outcome(Ended.FOUND, (HIT, HIT), suppressed=(LISTED,), suppressed_more=3)
 FAILED = Outcome(Ended.FAILED, reason="HTTP 500", after_secs=30.0)
-LATER = Outcome(Ended.LATER, reason="queued", after_secs=5.5)
+LATER = Outcome(Ended.LATER, reason="queued", after_secs=5.5, missing=("Mine",))
 
 
 async def pause(secs: float) -> None:

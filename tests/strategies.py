@@ -28,6 +28,7 @@ from ctsd.model import (
     ScanState,
     ScanView,
     Search,
+    Suppressed,
     Threat,
 )
 from ctsd.records import Finds, Matches, Record
@@ -234,15 +235,26 @@ finds: st.SearchStrategy[Finds] = st.builds(
     Finds, searcher=searcher_names, source=digests, threats=st.lists(threats, max_size=2).map(tuple)
 )
 
+suppressed: st.SearchStrategy[tuple[Suppressed, ...]] = st.lists(
+    st.builds(Suppressed, texts, texts, texts), max_size=2
+).map(tuple)
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.just(NOTHING),
-    st.builds(Outcome, st.just(Ended.FOUND), encoded_hits.filter(bool)),
+    st.builds(
+        Outcome,
+        st.just(Ended.NOTHING),
+        suppressed=suppressed,
+        suppressed_more=st.integers(0, 1000),
+    ),
+    st.builds(Outcome, st.just(Ended.FOUND), encoded_hits.filter(bool), suppressed=suppressed),
     st.builds(
         Outcome,
         st.sampled_from([Ended.FAILED, Ended.LATER]),
         reason=texts,
         after_secs=st.one_of(st.none(), st.floats(0, 1e6)),
         final=st.booleans(),
+        missing=st.lists(texts, max_size=2).map(tuple),
+        suppressed=suppressed,
     ),
 )
 searches: st.SearchStrategy[Search] = st.builds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ctsd.model import NOTHING, Artifact, EncodedHit, Ended, Outcome
+from ctsd.model import NOTHING, Artifact, EncodedHit, Ended, Outcome, Suppressed
 from tests.commands import CommandCase
 
 HIT = EncodedHit(
@@ -111,6 +111,27 @@ class TellTests(CommandCase):
                 ],
             },
         )
+
+    def test_suppressed(self) -> None:
+        """What was found and is no hit is told, by whose word, without its value."""
+        suppressed = (Suppressed("mine", "net.ip", "allowed by X\x1b[2J: ours"),)
+        self.outcomes = [
+            ("feeds", Outcome(Ended.NOTHING, suppressed=suppressed, suppressed_more=4))
+        ]
+        self.assertEqual(self.run_command("scan", "net.ip", "192.0.2.1"), 0)
+        self.assertEqual(
+            self.out,
+            "feeds: nothing\n"
+            "  no hit: net.ip of feed mine: allowed by X\\x1b[2J: ours\n"
+            "  no hit: 4 more\n",
+        )
+        self.assertEqual(self.run_command("scan", "net.ip", "192.0.2.1", "--json"), 0)
+        (one,) = json.loads(self.out.partition("more\n")[2] or self.out)["searchers"]
+        self.assertEqual(
+            one["suppressed"],
+            [{"feed": "mine", "type": "net.ip", "by": "allowed by X\x1b[2J: ours"}],
+        )
+        self.assertEqual(one["suppressed_more"], 4)
 
     def test_all_asked(self) -> None:
         """When all could be asked the status is 0, found or not."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +17,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.artifacts import SHAPES
 from ctsd.errors import NotConfigured
-from ctsd.feed_searchers import MAX_HITS, FeedsArtifactSearch, FeedsTextArtifactSearch
-from ctsd.model import FILE, PASSWORD, Artifact, Ended, Hit, Outcome
+from ctsd.feed_searchers import (
+    MAX_BY_CHARS,
+    MAX_HITS,
+    FeedsArtifactSearch,
+    FeedsTextArtifactSearch,
+)
+from ctsd.feeds.contents import within
+from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Hit, Outcome, Suppressed
 from ctsd.properties import string
-from ctsd.records import Derived, FeedMatches, Indexed, Matched, Within
-from ctsd.scanning.asking import ask_local
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Matched, Within
+from ctsd.scanning.asking import ask_local, ask_waiting
+from ctsd.scanning.live import needs_file, questions_for
 from ctsd.scanning.source import Ask, Question, Source
 from ctsd.searcher import Found, SearcherSetup
 from ctsd.wire import encode_hit
@@ -46,7 +55,8 @@ class FakeFeeds:
         self.stale: Mapping[str, str] = {}
         self.marks: Mapping[str, str] = {}
         self.derived: tuple[Derived, ...] = ()
-        self.is_cut = False
+        self.cut: tuple[str, ...] = ()
+        self.limits = LookupLimits(max_suppressed=3, max_recipients=2)
         self.screens: list[tuple[str, str, str]] = []
         self.asked: list[tuple[Artifact, tuple[Derived, ...]]] = []
 
@@ -65,7 +75,7 @@ class FakeFeeds:
     def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """See L{ctsd.interfaces.IFeeds}."""
         self.asked.append((artifact, ()))
-        return succeed(Within(self.derived, self.is_cut))
+        return succeed(Within(self.derived, self.cut))
 
     def trouble(self) -> str:
         """See L{ctsd.interfaces.IFeeds}."""
@@ -123,7 +133,7 @@ class LookupTests(FeedsCase):
         feeds.away = ("URLhaus", "Mine")
         self.assertEqual(
             self.search(feeds),
-            Found((), missing="URLhaus, Mine can't be asked", after_secs=17.0),
+            Found((), missing=("URLhaus", "Mine"), after_secs=17.0),
         )
 
     def test_order(self) -> None:
@@ -165,21 +175,45 @@ class LookupTests(FeedsCase):
         )
 
     def test_left_out(self) -> None:
-        """What is no finding stands in the log, without values."""
+        """What is no finding is kept, and stands in the log, without values."""
         feeds = FakeFeeds()
         feeds.screens = [("mine", "net.ip", "a list")]
         with capturedLogs() as logged:
-            self.assertIsNone(self.search(feeds))
+            found = self.search(feeds)
+        self.assertEqual(
+            found, Found(suppressed=(Suppressed("mine", "net.ip", "a list"),), after_secs=17.0)
+        )
         (event,) = logged
         self.assertEqual((event["feed"], event["type"], event["by"]), ("mine", "net.ip", "a list"))
         self.assertNotIn("203.0.113.1", str(event))
+
+    def test_left_out_much(self) -> None:
+        """As much is kept as the limit says, each once and none long; the rest is counted."""
+        feeds = FakeFeeds()
+        feeds.screens = [(feed, "net.ip", "a" * 500) for feed in "aabcdeb"]
+        found = self.search(feeds)
+        self.assertEqual([one.feed for one in found.suppressed], ["a", "b", "c"])
+        self.assertEqual(found.suppressed_more, 2)
+        self.assertEqual({len(one.by) for one in found.suppressed}, {MAX_BY_CHARS})
+
+    def test_recipients(self) -> None:
+        """Of too many recipients the first are looked for, and the hit says that there are more."""
+        feeds = FakeFeeds()
+        self.assertIsNone(self.search(feeds, "email.header.to", ["a@a.example", "b@b.example"]))
+        found = self.search(feeds, "email.header.to", ["a@a.example", "b@b.example", "c@c.example"])
+        asked = [artifact.value for artifact, _ in feeds.asked]
+        self.assertEqual(asked, [["a@a.example", "b@b.example"]] * 2)
+        self.assertEqual(
+            [encode_hit(hit) for hit in found.hits],
+            [encode_hit(Hit((string("Incomplete", "not looked at: recipients beyond 2"),)))],
+        )
 
     def test_types(self) -> None:
         """It wants all but passwords, files and whole e-mails; those the other one."""
         wanted = {type for type in SHAPES if FeedsArtifactSearch.supports(type)}
         self.assertEqual(SHAPES.keys() - wanted, {FILE, PASSWORD, "email", "email.body"})
         within = {type for type in SHAPES if FeedsTextArtifactSearch.supports(type)}
-        self.assertEqual(within, {FILE, "email", "email.body", "string"})
+        self.assertEqual(within, {FILE, "cert.x509", "email", "email.body", "string"})
 
     def test_no_feed(self) -> None:
         """Without a feed it is off, and says why."""
@@ -217,20 +251,57 @@ class TextTests(FeedsCase):
         feeds.away = ("Mine",)
         found = self.search_text(feeds, "email.body", "203.0.113.1")
         self.assertEqual(self.shown(found), [{"name": "a1", "Matched": "address"}])
-        self.assertEqual(found.missing, "Mine can't be asked")
+        self.assertEqual(found.missing, ("Mine",))
         self.assertEqual(feeds.asked[1], (Artifact("string", ""), feeds.derived))
 
     def test_too_long(self) -> None:
-        """Where not all was looked at, there may be more; with no hit at all the log tells it."""
-        feeds = FakeFeeds(FeedMatches(feed="a", matched=(matched("a1", "address"),)))
+        """Where not all was looked at, the last hit says so, and the log."""
+        feeds = FakeFeeds(FeedMatches(feed="a", matched=(matched("a1"), matched("a2"))))
         feeds.derived = (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
-        self.assertFalse(self.search_text(feeds, "string", "203.0.113.1").at_least)
-        feeds.is_cut = True
+        whole = self.search_text(feeds, "string", "203.0.113.1")
+        feeds.cut = ("text beyond 9 characters", "parts beyond 3")
         with capturedLogs() as logged:
-            self.assertTrue(self.search_text(feeds, "string", "203.0.113.1").at_least)
-            feeds.derived = ()
-            self.assertIsNone(self.search_text(feeds, "string", "203.0.113.1"))
-        self.assertEqual(len(logged), 2)
+            found = self.search_text(feeds, "string", "203.0.113.1")
+        self.assertEqual(found.hits[0], whole.hits[0])
+        told = "not looked at: text beyond 9 characters; parts beyond 3"
+        self.assertEqual(self.shown(found)[1], {"name": "a2", "Incomplete": told})
+        self.assertEqual([event["cut"] for event in logged], [told.partition(": ")[2]])
+
+    def test_too_long_nothing(self) -> None:
+        """When nothing was found in what was looked at, a hit says that this was not all."""
+        feeds = FakeFeeds()
+        feeds.cut = ("text beyond 9 characters",)
+        told = Hit((string("Incomplete", "not looked at: text beyond 9 characters"),))
+        for derived in ((), (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)):
+            feeds.derived = derived
+            found = self.search_text(feeds, "string", "203.0.113.1")
+            self.assertEqual(found.hits, (told,))
+            self.assertEqual(found.missing, ())
+
+    def test_too_long_ignored(self) -> None:
+        """Unless nobody wants to know."""
+        feeds = FakeFeeds()
+        feeds.limits = LookupLimits(tells_cut=False)
+        feeds.cut = ("text beyond 9 characters",)
+        self.assertIsNone(self.search_text(feeds, "string", "203.0.113.1"))
+        feeds.derived = (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
+        self.assertEqual(self.search_text(feeds, "string", "203.0.113.1").hits, ())
+
+    def test_too_long_and_away(self) -> None:
+        """While a feed can't be asked, it may still find something: no hit says otherwise."""
+        feeds = FakeFeeds()
+        feeds.derived = (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
+        feeds.cut, feeds.away = ("text beyond 9 characters",), ("Mine",)
+        found = self.search_text(feeds, "string", "203.0.113.1")
+        self.assertEqual((found.hits, found.missing), ((), ("Mine",)))
+
+    def test_left_out(self) -> None:
+        """What is no finding is kept here, too."""
+        feeds = FakeFeeds()
+        feeds.derived = (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
+        feeds.screens = [("mine", "net.ip", "a list")]
+        found = self.search_text(feeds, "string", "203.0.113.1")
+        self.assertEqual(found.suppressed, (Suppressed("mine", "net.ip", "a list"),))
 
     def test_file(self) -> None:
         """A file is looked into."""
@@ -242,6 +313,68 @@ class TextTests(FeedsCase):
         ((artifact, _),) = feeds.asked
         assert artifact.file is not None
         self.assertEqual((artifact.value, artifact.file.path), ("a.eml", Path("/x")))
+
+
+class UploadTests(FeedsCase):
+    """Files that come along with artifacts of other types, as a scan asks for them."""
+
+    def file(self, data: bytes) -> File:
+        """An uploaded one."""
+        path = Path(self.mktemp())
+        path.write_bytes(data)
+        md5, sha1, sha256 = (hashlib.new(n, data).hexdigest() for n in ("md5", "sha1", "sha256"))
+        return File(path=path, name="c.pem", size=len(data), md5=md5, sha1=sha1, sha256=sha256)
+
+    def derived_of(self, type: str, data: bytes, *, asked: str = "feeds_text") -> list[Derived]:
+        """What is looked up."""
+        feeds = FakeFeeds()
+        feeds.within = lambda *, artifact: succeed(within(artifact))  # type: ignore[method-assign]
+        searcher = FeedsTextArtifactSearch()
+        searcher.start(setup(feeds))
+        source = Source(searcher=searcher, setup=setup(feeds), name="feeds_text")
+        artifact = Artifact(type, "c.pem", self.file(data))
+        questions = questions_for(artifact, b"d", [source])
+        self.assertTrue(needs_file(questions))
+        ask = Ask(
+            scan_id="1" * 32,
+            questions=questions["feeds_text"],
+            asked=frozenset({"feeds_text", asked}),
+        )
+        answered = self.successResultOf(ensureDeferred(ask_waiting(source, ask)))
+        self.assertEqual(answered.outcome, NOTHING)
+        ((_, derived),) = feeds.asked
+        return list(derived)
+
+    def test_certificate(self) -> None:
+        """The fingerprint is that of the DER, whichever of the two forms the file has."""
+        der = b"0\x82\x01\x04" + bytes(260)
+        pem = b"-----BEGIN CERTIFICATE-----\n%b-----END CERTIFICATE-----\n" % base64.encodebytes(
+            der
+        )
+        for data in (der, pem):
+            found = self.derived_of("cert.x509", data)
+            prints = [one.artifact.value for one in found if one.artifact.type == "cert.x509"]
+            self.assertEqual(prints, [hashlib.sha1(der).hexdigest()])
+
+    def test_hashes_once(self) -> None:
+        """Where the other searcher is asked for the file's hashes, this one is not."""
+        alone = {one.artifact.type for one in self.derived_of("cert.x509", b"x")}
+        both = {one.artifact.type for one in self.derived_of("cert.x509", b"x", asked="feeds")}
+        self.assertEqual(alone - both, {"hash.md5", "hash.sha1", "hash.sha256"})
+
+    def test_message(self) -> None:
+        """A message is read from its file."""
+        found = self.derived_of("email", b"From: a@evil.example\n\nhello")
+        self.assertIn("a@evil.example", [one.artifact.value for one in found])
+
+    def test_certificate_without_file(self) -> None:
+        """A certificate's text is looked up by the other searcher alone."""
+        feeds = FakeFeeds()
+        searcher = FeedsTextArtifactSearch()
+        searcher.start(setup(feeds))
+        search = searcher.search("cert.x509", "0" * 40)
+        self.assertIsNone(self.successResultOf(ensureDeferred(search)))
+        self.assertEqual(feeds.asked, [])
 
 
 class PartialTests(FeedsCase):
@@ -265,8 +398,25 @@ class PartialTests(FeedsCase):
             (outcome.ended, outcome.reason, outcome.after_secs, len(outcome.hits)),
             (Ended.LATER, "Mine can't be asked", 17.0, 1),
         )
+        self.assertEqual(outcome.missing, ("Mine",))
         feeds.found = ()
         self.assertEqual(self.ask(feeds).ended, Ended.LATER)
+
+    def test_suppressed(self) -> None:
+        """What is no hit goes with the outcome, whatever that is."""
+        feeds = FakeFeeds()
+        feeds.screens = [("mine", "net.ip", by) for by in "abcd"]
+        expected = tuple(Suppressed("mine", "net.ip", by) for by in "abc")
+        for ended, found, away in (
+            (Ended.NOTHING, (), ()),
+            (Ended.FOUND, (FeedMatches(feed="a", matched=(matched("a1"),)),), ()),
+            (Ended.LATER, (), ("Mine",)),
+        ):
+            feeds.found, feeds.away = found, away
+            outcome = self.ask(feeds)
+            self.assertEqual(
+                (outcome.ended, outcome.suppressed, outcome.suppressed_more), (ended, expected, 1)
+            )
 
     def test_whole(self) -> None:
         """With all of them there, it is found or nothing."""

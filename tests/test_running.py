@@ -24,6 +24,7 @@ from ctsd.model import (
     Outcome,
     Property,
     Secret,
+    Suppressed,
     Threat,
 )
 from ctsd.scanning.asking import ask_local
@@ -64,6 +65,14 @@ class LocalTests(SynchronousTestCase):
         """What a searcher did not show is said in the last hit."""
         hits = self.ask(Found((a_hit(),), more=7)).outcome.hits
         self.assertIn(b"7 ", hits[-1])
+
+    def test_suppressed(self) -> None:
+        """What was found and is no hit goes with the outcome; of a password nothing does."""
+        one = Suppressed("mine", "net.ip", "a list")
+        found = Found(suppressed=(one,), suppressed_more=2)
+        outcome = self.ask(found).outcome
+        self.assertEqual(outcome, Outcome(Ended.NOTHING, suppressed=(one,), suppressed_more=2))
+        self.assertIs(self.ask(found, type=PASSWORD).outcome, NOTHING)
 
     def test_later_and_failed(self) -> None:
         """A source that says later, or could not ask, has not answered."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import LostScan
-from ctsd.model import NOTHING, EncodedHit, Ended, Outcome, ScanState
+from ctsd.model import NOTHING, EncodedHit, Ended, Outcome, ScanState, Suppressed
 from ctsd.scans import (
     FIRST_RETRY_SECS,
     MAX_LATER_SECS,
@@ -15,6 +15,7 @@ from ctsd.scans import (
     backoff_secs,
     final_view,
     merge,
+    not_asked,
     retry_secs,
     state_of,
 )
@@ -89,6 +90,22 @@ class FinalViewTests(SynchronousTestCase):
             self.assertEqual(view.hits[0], b"1")
             self.assertIn(b"away", view.hits[-1])
 
+    def test_sources(self) -> None:
+        """Of a searcher that stands for several sources those that are missing are named."""
+        names = tuple(f"s{number}" for number in range(12))
+        few = Part("feeds", outcome=Outcome(Ended.LATER, missing=("URLhaus", "Mine")))
+        many = Part("more", outcome=Outcome(Ended.LATER, missing=names))
+        self.assertEqual(
+            not_asked([few, many, Part("away", outcome=FAILED), Part("optional", required=False)]),
+            (
+                "feeds (URLhaus, Mine)",
+                "more (s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, and 2 more)",
+                "away",
+            ),
+        )
+        view = final_view("x", [few], ScanState.INCOMPLETE, "tell")
+        self.assertIn(b"feeds (URLhaus, Mine)", view.hits[-1])
+
 
 class PaceTests(SynchronousTestCase):
     """When the platform should ask again."""
@@ -138,3 +155,17 @@ class MergeTests(SynchronousTestCase):
             (merged.ended, merged.reason, merged.hits), (Ended.FAILED, "away", (b"1",))
         )
         self.assertIs(merge([LATER, NOTHING]).ended, Ended.LATER)
+
+    def test_beside(self) -> None:
+        """What was missing and what was suppressed adds up, whatever the whole comes to."""
+        listed, allowed = Suppressed("a", "net.ip", "list"), Suppressed("a", "net.ip", "bob")
+        one = Outcome(Ended.NOTHING, suppressed=(listed,), suppressed_more=2)
+        two = Outcome(Ended.NOTHING, suppressed=(allowed, listed), suppressed_more=1)
+        for other, ended in ((ONE, Ended.FOUND), (NOTHING, Ended.NOTHING), (LATER, Ended.LATER)):
+            merged = merge([one, other, two])
+            self.assertEqual(
+                (merged.ended, merged.suppressed, merged.suppressed_more),
+                (ended, (listed, allowed), 3),
+            )
+        away = [Outcome(Ended.LATER, missing=names) for names in (("a", "b"), ("b", "c"))]
+        self.assertEqual(merge(away).missing, ("a", "b", "c"))

@@ -7,10 +7,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from ctsd import searcher
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan, SearchFailed, StoreError
 from ctsd.interfaces import IStatus
-from ctsd.model import PASSWORD, Artifact, Ended
+from ctsd.model import PASSWORD, Artifact, Ended, Suppressed
 from ctsd.scan_ids import ScanIds
 from ctsd.sources import Sources
 from ctsd.states import SearcherState, SearchState
@@ -196,6 +197,16 @@ class SearchTests(StatusTestCase):
         self.assertEqual((local.searcher, local.outcome.ended), ("local", Ended.NOTHING))
         self.assertEqual((told.outcome.ended, len(told.outcome.hits)), (Ended.FOUND, 1))
         self.assertEqual((local.required, told.required), (True, False))
+
+    def test_suppressed(self) -> None:
+        """What was found and is no hit is told of a finished scan, too."""
+        first = self.house.submit(IP)
+        suppressed = (Suppressed("mine", "net.ip", "a list"),)
+        self.told.tell(searcher.Found((), suppressed=suppressed, suppressed_more=1))
+        _, told = self.searches(self.successResultOf(first).id)
+        assert told.outcome is not None
+        self.assertEqual(told.outcome.ended, Ended.NOTHING)
+        self.assertEqual((told.outcome.suppressed, told.outcome.suppressed_more), (suppressed, 1))
 
     def test_other_service(self) -> None:
         """A scan is only told of in its own service."""

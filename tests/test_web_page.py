@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.artifacts import SHAPES, Shape
 from ctsd.errors import StoreError
-from ctsd.model import EncodedHit, Ended, Outcome
+from ctsd.model import EncodedHit, Ended, Outcome, Suppressed
 from ctsd.states import SearcherState, SearchState
 from ctsd.testing import FakeStatus
 from ctsd.web.answers import Answer, error_answer
@@ -330,13 +330,26 @@ class AnswerTests(PageCase):
                 due_in_secs=14.6,
             ),
             SearchState(searcher="c", running=True),
+            SearchState(
+                searcher="d",
+                outcome=Outcome(
+                    Ended.LATER,
+                    missing=("Mine",),
+                    suppressed=(Suppressed("mine", "net.ip", "a list"),),
+                    suppressed_more=2,
+                ),
+            ),
         )
         self.assertEqual(self.page(f"/console/scan/{ID}").status, 204)
-        a, b, c = json.loads(self.page(f"/console/scan/phish/{ID}").body)["searches"]
+        a, b, c, d = json.loads(self.page(f"/console/scan/phish/{ID}").body)["searches"]
         self.assertEqual((a["ended"], a["hits"], a["tries"]), ("found", 2, 1))
         self.assertEqual((b["ended"], b["reason"], b["final"]), ("failed", "away", True))
         self.assertEqual((b["required"], b["due_in_secs"]), (False, 15))
         self.assertEqual((c["ended"], c["running"], c["due_in_secs"]), (None, True, None))
+        self.assertEqual((a["missing"], d["missing"]), ([], ["Mine"]))
+        self.assertEqual((a["suppressed"], c["suppressed"]), ([], []))
+        self.assertEqual(d["suppressed"], [{"feed": "mine", "type": "net.ip", "by": "a list"}])
+        self.assertEqual((a["suppressed_more"], d["suppressed_more"]), (0, 2))
 
     def test_store_away(self) -> None:
         """A store that is away is 503, with when to come again."""

@@ -53,8 +53,6 @@ _FOUND: Final = re.compile(
     rf"|(?<![\w.@\-])(?P<name>{_NAME})",
     re.IGNORECASE,
 )
-#: A file that is larger is no certificate.
-_MAX_CERTIFICATE_BYTES: Final = 1 << 20
 
 _HASHES: Final = {32: "hash.md5", 40: "hash.sha1", 64: "hash.sha256"}
 _WORDS: Final = {
@@ -73,22 +71,20 @@ _ADDRESSED: Final = ("From", "Sender", "Reply-To", "Return-Path", "To", "Cc")
 @frozen(kw_only=True)
 class Limits:
     """
-    How much is looked at; the rest is left out, and L{Within.is_cut} says so.
+    How much is looked at; the rest is left out, and L{Within.cut} says so.
 
     :ivar text_chars: of one text.
     :ivar message_bytes: of a message, all in all.
     :ivar parts: of a message.
     :ivar found: indicators.
+    :ivar certificate_bytes: a larger file is no certificate.
     """
 
     text_chars: int = 1 << 20
     message_bytes: int = 32 << 20
     parts: int = 200
     found: int = 256
-
-
-#: As documented.
-DEFAULT_LIMITS: Final = Limits()
+    certificate_bytes: int = 1 << 20
 
 
 def has_contents(artifact: Artifact) -> bool:
@@ -144,8 +140,9 @@ def within(artifact: Artifact, limits: Limits = Limits()) -> Within:
     if artifact.file is not None:
         found.add("file.name", artifact.file.name, NAME_OF_FILE)
     if _is_certificate(artifact) and artifact.file is not None:
-        data = _read(artifact.file.path, _MAX_CERTIFICATE_BYTES)
-        form = certificate_form(data.decode("latin-1"))
+        size = limits.certificate_bytes
+        data = _read(artifact.file.path, size + 1)
+        form = certificate_form(data.decode("latin-1")) if len(data) <= size else ""
         if form:
             found.add("cert.x509", form, "certificate in the file")
     elif _is_message(artifact) and artifact.file is not None:
@@ -155,7 +152,7 @@ def within(artifact: Artifact, limits: Limits = Limits()) -> Within:
     elif artifact.type in TEXT_TYPES and isinstance(artifact.value, str):
         where = "the e-mail's body" if artifact.type == "email.body" else "the text"
         found.read_text(artifact.value, where)
-    return Within(tuple(found.derived.values()), found.is_cut)
+    return Within(tuple(found.derived.values()), tuple(found.cut))
 
 
 def _read(path: Path, size: int) -> bytes:
@@ -169,33 +166,40 @@ class _Found:
 
     limits: Limits
     derived: dict[tuple[str, str], Derived] = field(factory=dict)
-    is_cut: bool = False
+    # In order, each once.
+    cut: dict[str, None] = field(factory=dict)
 
     @property
     def is_full(self) -> bool:
         return len(self.derived) >= self.limits.found
 
+    def cut_at(self, what: str) -> None:
+        self.cut[what] = None
+
+    def cut_full(self) -> None:
+        self.cut_at(f"what stands after {self.limits.found:,} indicators")
+
     def add(self, type: str, value: str, how: str) -> None:
         if not value or (type, value) in self.derived:
             return
         if self.is_full:
-            self.is_cut = True
+            self.cut_full()
             return
         self.derived[type, value] = Derived(Artifact(type, value), how)
 
     def read_text(self, text: str, where: str) -> None:
         if len(text) > self.limits.text_chars:
-            self.is_cut = True
+            self.cut_at(f"text beyond {self.limits.text_chars:,} characters")
             text = text[: self.limits.text_chars]
         for piece in _pieces(text):
+            if self.is_full:
+                self.cut_full()
+                return
             for match in _FOUND.finditer(piece):
                 kind = match.lastgroup or ""
                 how = f"{_WORDS[kind]} in {where}"
                 for type, value in _read_as(kind, match[0]):
                     self.add(type, value, how)
-            if self.is_full:
-                self.is_cut = True
-                return
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -241,18 +245,18 @@ def _without_end(url: str) -> str:
 
 def _read_message(found: _Found, data: bytes) -> None:
     if len(data) > found.limits.message_bytes:
-        found.is_cut = True
+        found.cut_at(f"a message beyond {found.limits.message_bytes:,} bytes")
         data = data[: found.limits.message_bytes]
     try:
         message = BytesParser(policy=policy.compat32).parsebytes(data)
         for count, part in enumerate(message.walk()):
             if count >= found.limits.parts:
-                found.is_cut = True
+                found.cut_at(f"parts beyond {found.limits.parts:,}")
                 return
             _read_part(found, part)
     except (LookupError, RecursionError, TypeError, ValueError, AttributeError):
         # What the parser stumbles over is malformed; what was found until then counts.
-        found.is_cut = True
+        found.cut_at("a part that is malformed")
 
 
 def _read_part(found: _Found, part: Message) -> None:

@@ -27,6 +27,9 @@ from ctsd.records import Derived, FeedMatches, Indexed
 #: How often files are looked for anew that a merge has removed while they were being opened.
 _LOOKS = 3
 
+#: So many of a feed's records are looked at to count those that are not shown.
+MAX_COUNTED = 200
+
 
 @implementer(IIndicators)
 class Indicators:
@@ -61,6 +64,7 @@ class Indicators:
         registered: Callable[[str], str | None] | None = None,
         is_shared_host: Callable[[str], bool] = lambda host: False,
         retry_secs: float = 5.0,
+        max_counted: int = MAX_COUNTED,
     ) -> None:
         """
         :param now: POSIX seconds.
@@ -68,6 +72,7 @@ class Indicators:
         :param registered: as C{is_shared_host}, see L{KeyIndex.open}; None: by the Public Suffix
             List.
         :param retry_secs: when to ask again, while nothing is loaded.
+        :param max_counted: C{scan_limit} of L{KeyIndex.open}.
         """
         self._directory = directory
         self._in_thread = in_thread
@@ -76,6 +81,7 @@ class Indicators:
         self._registered = registered
         self._is_shared_host = is_shared_host
         self._retry_secs = retry_secs
+        self._max_counted = max_counted
         self._index: KeyIndex | None = None
         # One swap at a time: the next one takes files over from what this one has opened.
         self._lock = DeferredLock()
@@ -123,6 +129,7 @@ class Indicators:
                     registered=self._registered or _suffixes().privatesuffix,
                     is_shared_host=self._is_shared_host,
                     label=self._label,
+                    scan_limit=self._max_counted,
                     old=old,
                 )
             except FileNotFoundError:

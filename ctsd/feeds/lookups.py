@@ -65,9 +65,6 @@ INSIDE: Final = "part of the range"
 WIDEST_V4: Final = 16
 WIDEST_V6: Final = 32
 
-#: So many recipients of an e-mail are looked for.
-MAX_RECIPIENTS: Final = 1000
-
 #: Of a host's parent domains, so many from the right are looked for.
 MAX_PARENTS: Final = 8
 
@@ -130,7 +127,7 @@ def _add(found: list[Lookup], type: str, value: JSON, outer: str | None) -> None
     elif type in _HEADER_TYPES and outer is None:
         _add_header(found, type, value)
     elif type == "email.header.to" and isinstance(value, Sequence) and not isinstance(value, str):
-        boxes = [email_form(each) for each in value[:MAX_RECIPIENTS] if isinstance(each, str)]
+        boxes = [email_form(each) for each in value if isinstance(each, str)]
         given = [box for box in dict.fromkeys(boxes) if box is not None]
         for whole, _ in given:
             found.append((encoded(EMAIL, whole), EXACT, ""))

@@ -23,7 +23,7 @@ from ctsd.feeds.standing import (
 )
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, Within
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
 
 
 @implementer(IFeeds)
@@ -37,6 +37,7 @@ class FeedsOnDisk:
     stale: Mapping[str, str] = {}
     away: tuple[str, ...] = ()
     retry_secs = 60.0
+    limits = LookupLimits()
 
     def __init__(
         self, *, descriptions: Sequence[Description], directory: Path, now: Callable[[], float]

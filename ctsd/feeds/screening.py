@@ -7,29 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from ctsd.feeds.allowed import Allowed
 from ctsd.feeds.warninglists import Warninglists
-from ctsd.model import JSON
+from ctsd.model import Suppressed
 from ctsd.records import Indexed
 
 #: What stands before the name of a list that lets a hit through and marks it.
 MARK_PROPERTY = "Warninglist"
-
-
-@frozen
-class Suppressed:
-    """
-    A record that was found and is no hit, for the scan's history.
-
-    :ivar by: the name of the warninglist, or who allowed the value and why.
-    """
-
-    feed: str
-    type: str
-    value: JSON = field(repr=False)
-    by: str
 
 
 @define
@@ -73,4 +59,4 @@ class Screening:
         return self.lists.listed(record.type, record.value)
 
     def _suppress(self, feed: str, record: Indexed, by: str) -> None:
-        self.suppressed.append(Suppressed(feed, record.type, record.value, by))
+        self.suppressed.append(Suppressed(feed, record.type, by))

@@ -20,12 +20,12 @@ from zope.interface import implementer
 from ctsd.errors import SearchLater
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
-from ctsd.feeds.contents import is_quick, within
+from ctsd.feeds.contents import Limits, is_quick, within
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.indexing import Indexing
-from ctsd.feeds.indicators import Indicators
+from ctsd.feeds.indicators import MAX_COUNTED, Indicators
 from ctsd.feeds.job import InThread, lock_builds, look_of
 from ctsd.feeds.key_store import COMBINED, key_label
 from ctsd.feeds.list_links import link_lists
@@ -36,7 +36,7 @@ from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, trou
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, Within
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
 
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
 #: at ages.
@@ -65,6 +65,9 @@ class Feeds(Service):
         clock: IReactorTime,
         in_thread: InThread,
         now: Callable[[], float],
+        limits: LookupLimits = LookupLimits(),  # noqa: B008 - it is frozen
+        contents: Limits = Limits(),  # noqa: B008 - it is frozen
+        max_counted: int = MAX_COUNTED,
     ) -> None:
         """
         :param descriptions: of the feeds and warninglists that are on.
@@ -74,7 +77,12 @@ class Feeds(Service):
         :param make_updates: makes what keeps feeds current, see L{Updates}; None: what is on the
             disk is searched, and nothing new is brought.
         :param now: POSIX seconds.
+        :param limits: see L{IFeeds}.
+        :param contents: how much of a text or a message is looked at.
+        :param max_counted: see L{Indicators}.
         """
+        self.limits = limits
+        self._contents = contents
         kept = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
         self._feeds = {
             name: one for name, one in kept.items() if not one.description.is_warninglist
@@ -108,6 +116,7 @@ class Feeds(Service):
             now=now,
             label=label,
             is_shared_host=screener.is_shared_host,
+            max_counted=max_counted,
         )
         self._opened = ""
         self._started = False
@@ -160,8 +169,8 @@ class Feeds(Service):
     def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """See L{IFeeds}."""
         if is_quick(artifact):
-            return succeed(within(artifact))
-        return self._in_thread(within, artifact)
+            return succeed(within(artifact, self._contents))
+        return self._in_thread(within, artifact, self._contents)
 
     @property
     def stale(self) -> Mapping[str, str]:

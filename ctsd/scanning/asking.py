@@ -54,6 +54,7 @@ class _Asking:
             source=question.source,
             asked=ask.asked,
             setup=source.setup,
+            file=question.file,
         )
 
     def add(self, answer: Any, context: SearchContext, question: Question) -> None:
@@ -63,12 +64,19 @@ class _Asking:
             return
         found = _found(answer, context.found)
         hits = encode_hits(found.hits, more=found.more, at_least=found.at_least, how=question.how)
+        outcome = Outcome(Ended.FOUND, hits) if hits else NOTHING
         if found.missing:
-            self._outcomes.append(
-                Outcome(Ended.LATER, hits, reason=found.missing, after_secs=found.after_secs)
+            reason = f"{', '.join(found.missing)} can't be asked"
+            outcome = Outcome(
+                Ended.LATER, hits, reason, after_secs=found.after_secs, missing=found.missing
             )
-        else:
-            self._outcomes.append(Outcome(Ended.FOUND, hits) if hits else NOTHING)
+        if found.suppressed and question.type != PASSWORD:
+            outcome = evolve(
+                outcome,
+                suppressed=found.suppressed,
+                suppressed_more=found.suppressed_more,
+            )
+        self._outcomes.append(outcome)
         if question.source and (context.found or not self._source.searcher.local):
             self._finds.append(
                 Finds(

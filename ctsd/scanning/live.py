@@ -15,6 +15,9 @@ from ctsd.records import Finds
 from ctsd.scanning.source import Question, Source
 from ctsd.scans import Pace, Part, hits_of, retry_secs, state_of
 
+#: The types whose files are read by searchers.
+_READ = frozenset({FILE, "cert.x509", "email"})
+
 
 @define(eq=False, kw_only=True)
 class LiveScan:
@@ -211,7 +214,7 @@ def _derived_questions(artifact: Artifact, source: Source) -> list[Question]:
 def needs_file(questions: Mapping[str, tuple[Question, ...]]) -> bool:
     """Whether a searcher wants to read the file itself, not only its hashes."""
     return any(
-        question.type == FILE and question.file is not None
+        question.type in _READ and question.file is not None
         for asked in questions.values()
         for question in asked
     )

@@ -151,6 +151,12 @@ def _search(state: SearchState) -> dict[str, Any]:
         "hits": len(outcome.hits) if outcome else 0,
         "reason": outcome.reason if outcome else "",
         "final": outcome.final if outcome else False,
+        "missing": outcome.missing if outcome else (),
+        "suppressed": [
+            {"feed": one.feed, "type": one.type, "by": one.by}
+            for one in (outcome.suppressed if outcome else ())
+        ],
+        "suppressed_more": outcome.suppressed_more if outcome else 0,
         "tries": state.tries,
         "running": state.running,
         "due_in_secs": None if due is None else round(due),

@@ -32,7 +32,13 @@ function missing(searches) {
 }
 
 function names(searches) {
-  return searches.map((one) => one.searcher).join(", ");
+  return searches.map(name).join(", ");
+}
+
+/** A searcher; of one that stands for several sources, with those that could not be asked. */
+function name(search) {
+  const sources = (search.missing ?? []).join(", ");
+  return sources ? `${search.searcher} (${sources})` : search.searcher;
 }
 
 export class Answer {
@@ -276,9 +282,27 @@ function searchRow(search, finished) {
     state,
     icon(search.running ? "asking" : state),
     make("strong", "", search.searcher),
-    make("span", "", search.running && search.ended ? `${text}; asking again now` : text),
+    make(
+      "span",
+      "",
+      search.running && search.ended ? `${text}; asking again now` : text,
+      suppressedList(search),
+    ),
     search.required ? null : make("span", "chip", "not required"),
   );
+}
+
+/** What a searcher has found that is no finding, and by whose word. */
+function suppressedList(search) {
+  const found = search.suppressed ?? [];
+  if (!found.length) {
+    return null;
+  }
+  const lines = found.map((one) => `no hit: ${one.type} of feed ${one.feed}: ${one.by}`);
+  if (search.suppressed_more) {
+    lines.push(`no hit: ${search.suppressed_more} more`);
+  }
+  return make("small", "suppressed", lines.join("\n"));
 }
 
 /** One finding: its properties. */
