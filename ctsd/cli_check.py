@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from ctsd.interfaces import IFeeds, IRecords
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Indexed, Matches
+from ctsd.scanning.failing import DIRECTORY, read_failing
 from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.sources import feeds_on
+from ctsd.states import failing_text
 from ctsd.store.places import is_network_filesystem
 
 _CERTIFICATE_WARNING_SECS = 30 * 86400
@@ -151,7 +153,7 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
     warnings = [line for one in settings.listen for line in _listener_warnings(one, now)]
     become_owner(settings.state_dir)
     started = _started(catalogue, settings)
-    warnings += _searcher_warnings(started)
+    warnings += _searcher_warnings(started, read_failing(settings.state_dir / DIRECTORY))
     errors = 0
     warnings += _password_warnings(settings)
     warnings += _user_warnings(settings)
@@ -186,7 +188,7 @@ def _state_dir_errors(directory: Path) -> Iterator[str]:
         yield f"{directory} is on a network file system, where locks do not work"
 
 
-def _searcher_warnings(started: Started) -> Iterator[str]:
+def _searcher_warnings(started: Started, failing: Mapping[str, float]) -> Iterator[str]:
     for one in started.off:
         if not (one.broken and one.mode):
             yield f"searcher {one.name} is off: {one.why_off}"
@@ -194,6 +196,8 @@ def _searcher_warnings(started: Started) -> Iterator[str]:
         trouble = hook(searcher, "trouble")
         if trouble:
             yield f"searcher {found.name}: {trouble}"
+        if found.name in failing:
+            yield f"searcher {found.name}: {failing_text(failing[found.name])}"
 
 
 def _listener_warnings(listener: Listener, now: float) -> Iterator[str]:
@@ -251,13 +255,18 @@ def _searchers(arguments: argparse.Namespace, settings: Settings, world: World) 
     catalogue = discover(settings)
     become_owner(settings.state_dir)
     started = _started(catalogue, settings)
+    failing = read_failing(settings.state_dir / DIRECTORY)
     rows = [("NAME", "MODE", "STATE", "ABOUT")]
     for found, searcher, _ in started.running:
         about = hook(searcher, "describe")
         trouble = hook(searcher, "trouble")
         state = "on" if not trouble else "trouble"
+        fails = ""
+        if found.name in failing:
+            # As the daemon has said that runs now, if one does.
+            state, fails = "failing", failing_text(failing[found.name])
         rows.append(
-            (found.name, found.mode or "", state, "; ".join(filter(None, (trouble, about))))
+            (found.name, found.mode or "", state, "; ".join(filter(None, (fails, trouble, about))))
         )
     for one in started.off:
         rows.append((one.name, one.mode or "-", "off", one.why_off))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ctsd.assembly import assemble, scan_limits, web_limits
 from ctsd.config import Listener
 from ctsd.configuration import Configuration, changed_fixed, kept
 from ctsd.listening import Listening
+from ctsd.scanning.failing import DIRECTORY, FailingFile, TellsFailing
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
 from ctsd.sources import Sources, start_sources
@@ -22,6 +25,7 @@ from ctsd.spool import Spool
 from ctsd.status import Status
 from ctsd.store.choose import node_name, on_sqlite
 from ctsd.store.queued import QueuedVerbs
+from ctsd.web.health import Health
 from ctsd.web.page import Page
 from ctsd.web.site import CTSSite, make_site
 
@@ -77,7 +81,7 @@ class Serving(MultiService):
             store=store,
             spool=spool,
             rules=self._rules,
-            reliability=Reliability(clock=reactor),
+            reliability=Reliability(clock=reactor, now=store.now),
             threads=settings.blocking_threads,
             log_values=settings.log_values,
             environment=configuration.child_environment,
@@ -86,8 +90,19 @@ class Serving(MultiService):
             shared=settings.workers > 1 or not on_sqlite(settings.store.url),
         )
         status = Status(
-            sources=lambda: self.sources, flight=scanning.flight, store=store, ids=scanning.ids
+            sources=lambda: self.sources,
+            flight=scanning.flight,
+            store=store,
+            ids=scanning.ids,
+            failing=lambda: scanning.reliability.failing,
         )
+        self._tells_failing = TellsFailing(
+            reliability=scanning.reliability,
+            file=FailingFile(settings.state_dir / DIRECTORY / (node or "daemon")),
+            clock=reactor,
+            in_thread=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        )
+        health = Health(status=status, scans=scanning.scanner, process=process)
         page = Page(status=status, scans=scanning.scanner, process=process)
 
         def site_for(listener: Listener) -> CTSSite:
@@ -101,6 +116,7 @@ class Serving(MultiService):
                 loopback=listener.local,
                 short_path=settings.short_path,
                 users=settings.users,
+                health=health,
                 page=page if settings.browser_page and listener.for_people else None,
             )
 
@@ -123,6 +139,7 @@ class Serving(MultiService):
         """Start, and say what is on and what is off. Nobody is let in yet."""
         super().startService()
         self.sources.indexes.startService()
+        self._tells_failing.startService()
         self._tell(self.sources)
 
     async def loaded(self) -> None:
@@ -183,6 +200,7 @@ class Serving(MultiService):
         await self._scanning.upkeep.stopService()
         await self.sources.indexes.stopService()
         self.sources.stop()
+        await self._tells_failing.stopService()
         await self._store.stopService()
         self._spool.close()
 

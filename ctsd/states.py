@@ -4,6 +4,8 @@ How searchers and searches stand, for people.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from attrs import frozen
 
 from ctsd.model import Outcome
@@ -20,6 +22,8 @@ class SearcherState:
     :ivar required: whether a scan stays open while it could not be asked.
     :ivar loading: it can't answer yet only because something is still loading.
     :ivar trouble: what is wrong with it; empty when all is well.
+    :ivar failing_since: since when it could not be asked, POSIX seconds; None when its newest
+        search went well.
     :ivar about: what it says of itself, e.g. how many records it has.
     """
 
@@ -30,6 +34,7 @@ class SearcherState:
     required: bool = True
     loading: bool = False
     trouble: str = ""
+    failing_since: float | None = None
     about: str = ""
 
 
@@ -49,3 +54,16 @@ class SearchState:
     tries: int = 0
     running: bool = False
     due_in_secs: float | None = None
+
+
+def failing_text(since: float) -> str:
+    """
+    What people are told of a searcher that keeps failing. Why it does is for the log alone.
+
+    :param since: POSIX seconds.
+    """
+    try:
+        date = f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        date = ""
+    return f"could not be asked{date}; the log says why"

@@ -15,7 +15,7 @@ from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan
 from ctsd.scanning.source import Source
 from ctsd.sources import Sources
-from ctsd.states import SearcherState, SearchState
+from ctsd.states import SearcherState, SearchState, failing_text
 
 
 @implementer(IStatus)
@@ -25,12 +25,20 @@ class Status:
 
     :param sources: the searchers that there are now; they change when the configuration is read
         again.
+    :param failing: since when searchers fail, see L{ctsd.scanning.reliability.Reliability}.
     """
 
     def __init__(
-        self, *, sources: Callable[[], Sources], flight: Flight, store: IScanStore, ids: IScanIds
+        self,
+        *,
+        sources: Callable[[], Sources],
+        flight: Flight,
+        store: IScanStore,
+        ids: IScanIds,
+        failing: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._sources = sources
+        self._failing = failing
         self._flight = flight
         self._store = store
         self._ids = ids
@@ -38,7 +46,11 @@ class Status:
     def searchers(self) -> tuple[SearcherState, ...]:
         """See L{IStatus}."""
         sources = self._sources()
-        return (*map(_state_of, sources.all()), *map(_off, sources.off))
+        failing = self._failing()
+        return (
+            *(_state_of(source, failing.get(source.name)) for source in sources.all()),
+            *map(_off, sources.off),
+        )
 
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """See L{IStatus}."""
@@ -66,13 +78,15 @@ class Status:
         return _of_stored(scan, self._sources().services.get(service, ()), now)
 
 
-def _state_of(source: Source) -> SearcherState:
+def _state_of(source: Source, failing_since: float | None) -> SearcherState:
+    failing = "" if failing_since is None else failing_text(failing_since)
     return SearcherState(
         name=source.name,
         mode="async" if source.asynchronous else "sync",
         required=source.required,
         loading=source.loading(),
-        trouble=source.trouble(),
+        trouble="; ".join(filter(None, (source.trouble(), failing))),
+        failing_since=failing_since,
         about=source.describe(),
     )
 

@@ -16,6 +16,7 @@ from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.told import Told, write_told
 from ctsd.feeds.writer import IndexWriter
 from ctsd.records import Record
+from ctsd.scanning.failing import FailingFile
 from searchers import phishtank
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair
@@ -264,6 +265,22 @@ class CheckTests(CommandCase):
         self.assertIn("trouble  its file is gone; ten records", self.succeed("searchers"))
         self.run_command("check")
         self.assertIn("warning: searcher keyed: its file is gone", self.err)
+
+    def test_failing(self) -> None:
+        """Who keeps failing, as the daemon says that runs now, is told; of a dead one nothing."""
+        self.write_searcher("async = ['keyed']\n[searchers.keyed]\napi_key = 'x'")
+        file = FailingFile(self.dir / "var" / "failing" / "daemon")
+        (self.dir / "var").mkdir(mode=0o700)
+        file.write({"keyed": 1_800_000_000.0, "gone": 1.0})
+        told = "could not be asked since 2027-01-15 08:00:00 UTC; the log says why"
+        self.assertIn(f"failing  {told}; ten records\n", self.succeed("searchers"))
+        self.assertEqual(self.run_command("check"), 0)
+        self.assertIn(f"warning: searcher keyed: {told}\n", self.err)
+        self.assertNotIn("gone", self.err)
+        left = file.path.read_text()
+        file.write({})
+        file.path.write_text(left)
+        self.assertIn("on     ten records\n", self.succeed("searchers"))
 
     def test_searchers_that_break(self) -> None:
         """A searcher that breaks when it is to tell of itself is shown as broken; no command is."""

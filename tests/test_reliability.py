@@ -18,7 +18,7 @@ class ReliabilityTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Listen to the log."""
         self.clock = Clock()
-        self.reliability = Reliability(clock=self.clock)
+        self.reliability = Reliability(clock=self.clock, now=lambda: 1000 + self.clock.seconds())
         self.lines: list[str] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
@@ -33,7 +33,7 @@ class ReliabilityTests(SynchronousTestCase):
             self.reliability.note("vt", AWAY)
         self.assertEqual(len(self.lines), 1)
         self.assertIn("no route", self.lines[0])
-        self.assertEqual(self.reliability.trouble("vt"), "no route")
+        self.assertEqual(self.reliability.failing, {"vt": 1000})
 
     def test_reminder(self) -> None:
         """One that keeps failing is told again, with how often it did."""
@@ -51,7 +51,16 @@ class ReliabilityTests(SynchronousTestCase):
             self.reliability.note("vt", NOTHING)
         self.assertIn("again", self.lines[-1])
         self.assertEqual(len(self.lines), 2)
-        self.assertEqual(self.reliability.trouble("vt"), "")
+        self.assertEqual(self.reliability.failing, {})
+
+    def test_changes(self) -> None:
+        """Whoever wants to know hears when a source begins and ceases to fail, and no more."""
+        told: list[dict[str, float]] = []
+        self.reliability.changed = lambda: told.append(dict(self.reliability.failing))
+        for outcome in (AWAY, AWAY, NOTHING, NOTHING, AWAY):
+            self.reliability.note("vt", outcome)
+            self.clock.advance(1)
+        self.assertEqual(told, [{"vt": 1000}, {}, {"vt": 1004}])
 
     def test_later_is_no_failure(self) -> None:
         """A source that says "later" does not fail."""

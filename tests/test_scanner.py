@@ -109,7 +109,7 @@ class House:
             for name, ones in searchers.items()
         }
         rules = Rules(services=services, limits=ScanLimits(**limits))
-        reliability = Reliability(clock=clock)
+        reliability = Reliability(clock=clock, now=store.now)
         self.flight = Flight()
         self.recent = RecentViews(
             max_bytes=10_000, oldest=lambda: store.now() - rules.limits.retention_secs

@@ -141,9 +141,10 @@ class TargetTests(SynchronousTestCase):
         self.assertEqual(self.kind(b"/phish?/x"), (Kind.SERVICE, "phish", ""))
 
     def test_health(self) -> None:
-        """Only /health/ready is something."""
+        """Only /health and /health/ready are something."""
         self.assertEqual(self.kind(b"/health/ready")[0], Kind.READY)
-        for target in (b"/health", b"/health/ready/x", b"/ready", b"/phish/health/ready"):
+        self.assertEqual(self.kind(b"//health/")[0], Kind.HEALTH)
+        for target in (b"/healthy", b"/health/ready/x", b"/ready", b"/phish/health/ready"):
             self.assertEqual(self.kind(target)[0], Kind.NOTHING)
 
 

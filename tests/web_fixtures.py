@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.spool import Spool
 from ctsd.testing import FakeScans, numbered_ids
 from ctsd.web.channel import Channel
+from ctsd.web.health import Health
 from ctsd.web.limits import WebLimits
 from ctsd.web.page import Page
 from ctsd.web.site import make_site
@@ -184,6 +185,7 @@ class WebCase(SynchronousTestCase):
         spool: dict[str, Any] | None = None,
         gate: Any = None,
         page: Page | None = None,
+        health: Health | None = None,
         **limits: Any,
     ) -> None:
         """Make the site (again), with other limits."""
@@ -204,6 +206,7 @@ class WebCase(SynchronousTestCase):
             short_path=self.short_path,
             gate=gate,
             page=page,
+            health=health,
             in_thread=self.threads,
         )
         self.site.doStart()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -14,9 +16,9 @@ REMINDER_SECS = 600.0
 
 @define
 class _Streak:
+    since: float
+    told_at: float
     failures: int = 0
-    reason: str = ""
-    told_at: float = 0.0
 
 
 class Reliability:
@@ -24,14 +26,20 @@ class Reliability:
     Notes the outcomes of searches, and tells when a source begins and ceases to fail.
 
     :ivar usual_secs: how long each searcher usually takes, by its name (a moving average).
+    :ivar changed: called when a source begins or ceases to fail.
     """
 
     _log = Logger()
 
-    def __init__(self, *, clock: IReactorTime) -> None:
+    def __init__(self, *, clock: IReactorTime, now: Callable[[], float]) -> None:
+        """
+        :param now: POSIX seconds, for dates.
+        """
         self._clock = clock
+        self._now = now
         self._streaks: dict[str, _Streak] = {}
         self.usual_secs: dict[str, float] = {}
+        self.changed: Callable[[], object] = lambda: None
 
     def took(self, searcher: str, secs: float) -> None:
         """A search has taken so long."""
@@ -45,18 +53,19 @@ class Reliability:
         elif outcome.ended is Ended.FAILED:
             self._failed(searcher, outcome.reason)
 
-    def trouble(self, searcher: str) -> str:
-        """Why the searcher's newest search failed; empty when it did not."""
-        streak = self._streaks.get(searcher)
-        return streak.reason if streak is not None else ""
+    @property
+    def failing(self) -> Mapping[str, float]:
+        """Since when each source fails whose newest search has failed: POSIX seconds, by name."""
+        return {searcher: streak.since for searcher, streak in self._streaks.items()}
 
     def _failed(self, searcher: str, reason: str) -> None:
         now = self._clock.seconds()
         streak = self._streaks.get(searcher)
         if streak is None:
-            streak = self._streaks[searcher] = _Streak(told_at=now - REMINDER_SECS)
+            streak = _Streak(since=self._now(), told_at=now - REMINDER_SECS)
+            self._streaks[searcher] = streak
+            self.changed()
         streak.failures += 1
-        streak.reason = reason
         if now - streak.told_at >= REMINDER_SECS:
             streak.told_at = now
             self._log.error(
@@ -68,6 +77,7 @@ class Reliability:
 
     def _recovered(self, searcher: str) -> None:
         streak = self._streaks.pop(searcher)
+        self.changed()
         self._log.info(
             "Searcher {searcher} answers again, after {failures} failures",
             searcher=searcher,

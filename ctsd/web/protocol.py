@@ -21,6 +21,7 @@ from ctsd.model import FILE, JSON, PASSWORD, Artifact, ScanView
 from ctsd.spool_file import InThread
 from ctsd.uploads import Parts
 from ctsd.web.answers import NO_CONTENT, Answer, error_answer, not_allowed
+from ctsd.web.health import Health
 from ctsd.web.targets import Kind, Target
 from ctsd.wire import decode_artifact, encode_options, encode_view, file_artifact
 
@@ -60,12 +61,14 @@ class Protocol:
         uploads_enabled: bool,
         inline_json_bytes: int,
         in_thread: InThread,
+        health: Health | None = None,
     ) -> None:
         """
         :param spool: from which a file is removed that no scan has taken.
         :param mint: a new id for a service; for the platform's connection test, whose answer is
             no scan.
         :param inline_json_bytes: larger JSON is decoded C{in_thread}.
+        :param health: what C{/health} tells; None: there is nothing.
         """
         self.too_large = 0
         self._scans = scans
@@ -75,6 +78,7 @@ class Protocol:
         self.leaving = False
         self._inline_json_bytes = inline_json_bytes
         self._in_thread = in_thread
+        self._health = health
 
     def answer(self, *, method: bytes, target: Target, body: bytes | bytearray | Parts) -> Answered:
         """Answer whatever is asked about a target."""
@@ -90,6 +94,8 @@ class Protocol:
         if method == b"GET" or method == b"HEAD":
             if kind is Kind.SCAN:
                 return self.get(service=target.service, scan_id=target.scan_id)
+            if kind is Kind.HEALTH and self._health is not None:
+                return self._health.answer(leaving=self.leaving)
             return self.ready() if kind is Kind.READY else NO_CONTENT
         if kind is not Kind.READY and method == b"POST":
             return self.unknown(target)

@@ -99,7 +99,8 @@ class Request(server.Request):
                 method=self.method, target=self.target, accept=headers.get(b"accept", b"")
             )
             # A page of a name that was made to lead here can keep a GET free of browser's headers.
-            if self.for_page or is_browser(headers):
+            is_page = self.for_page or self.target.kind is Kind.HEALTH
+            if is_page or is_browser(headers):
                 site.browser_rules.check(headers)
             if site.gate is None:
                 return None

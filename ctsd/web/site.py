@@ -19,6 +19,7 @@ from ctsd.web.app import make_app
 from ctsd.web.bodies import BodyMemory
 from ctsd.web.browsers import BrowserRules, host_name
 from ctsd.web.channel import Channel, Phase
+from ctsd.web.health import Health
 from ctsd.web.limits import WebLimits
 from ctsd.web.page import Page
 from ctsd.web.protocol import Protocol as CTSProtocol
@@ -231,6 +232,7 @@ def make_site(
     gate: Gate | None = None,
     users: Mapping[str, frozenset[str]] | None = None,
     page: Page | None = None,
+    health: Health | None = None,
     in_thread: InThread | None = None,
 ) -> CTSSite:
     """
@@ -244,6 +246,7 @@ def make_site(
     :param gate: asked before a request's body is invited in.
     :param users: who may ask a service, for services that not every user may ask.
     :param page: what browsers see here.
+    :param health: what C{/health} tells.
     :param in_thread: runs what would hold the reactor; by default in its thread pool.
     """
     return CTSSite(
@@ -256,6 +259,7 @@ def make_site(
             mint=mint,
             uploads_enabled=limits.uploads_enabled,
             inline_json_bytes=limits.inline_json_bytes,
+            health=health,
             in_thread=in_thread
             or (
                 lambda work, *args: deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)

@@ -29,6 +29,7 @@ class Kind(Enum):
     SERVICE = "service"
     SCAN = "scan"
     READY = "ready"
+    HEALTH = "health"
     PAGE = "page"
     NOTHING = "nothing"
 
@@ -51,6 +52,7 @@ class Target:
 
 ROOT = Target(Kind.SERVICE)
 _READY = Target(Kind.READY)
+_HEALTH = Target(Kind.HEALTH, path="/health")
 
 
 def segments_of(target: bytes) -> list[str]:
@@ -86,6 +88,8 @@ def find_target(target: bytes, has_service: Callable[..., bool]) -> Target:
         return Target(Kind.SCAN, ROOT_SERVICE, first, path)
     elif segments == ["health", "ready"]:
         return _READY
+    elif segments == ["health"]:
+        return _HEALTH
     elif first == CONSOLE:
         return _of_page(rest, path, has_service)
     return Target(Kind.NOTHING, path=path)

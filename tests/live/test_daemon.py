@@ -94,6 +94,20 @@ class DeadlyArtifactSearch(BaseArtifactSearch):
         os.kill(os.getpid(), signal.SIGKILL)
 '''
 
+FAILING = '''
+from ctsd.searching import BaseArtifactSearch, SearchFailed
+
+
+class FailingArtifactSearch(BaseArtifactSearch):
+    """Can't be asked, and says too much about it."""
+
+    def supports(self, artifact_type):
+        return artifact_type == "net.ip"
+
+    async def search(self, artifact_type, search_term, **kwargs):
+        raise SearchFailed(f"no answer about {search_term}")
+'''
+
 OWN = """
 first_answer_secs = 0.1
 [searchers]
@@ -427,3 +441,38 @@ class ReloadTests(LiveTestCase):
                 answer = daemon.post("net.uri", "www.megastore.lu")
                 self.assertEqual((answer.status, len(answer.json["hits"])), (200, 1))
         self.says(daemon, "was read again")
+
+
+class HealthTests(LiveTestCase):
+    """A source that keeps failing is loud."""
+
+    def test_failing(self) -> None:
+        """In C{/health} and in C{ctsd searchers}, while the daemon runs that knows it."""
+        for workers in (1, 2):
+            config = f"workers = {workers}\n" + OWN.format(name="failing")
+            daemon = self.daemon(config, searchers={"failing.py": FAILING})
+            daemon.start()
+            self.assertEqual(daemon.ask("GET", "/health").json["status"], "ok")
+            self.assertRegex(daemon.ctsd("searchers").stdout, r"failing +async +on\n")
+            self.assertEqual(daemon.post("net.ip", "192.0.2.7").status, 303)
+
+            def failing(daemon: Daemon = daemon) -> bool:
+                return "could not be asked since" in daemon.ctsd("searchers").stdout
+
+            wait_until(failing, "it is told")
+            told = daemon.ctsd("searchers").stdout
+            self.assertRegex(told, r"failing +async +failing +could not be asked since 2")
+            self.assertNotIn("192.0.2.7", told)
+
+            def degraded(daemon: Daemon = daemon) -> bool:
+                answer = daemon.ask("GET", "/health")
+                self.assertEqual(answer.status, 200)
+                self.assertNotIn(b"192.0.2.7", answer.body)
+                states = {one["name"]: one["state"] for one in answer.json["searchers"]}
+                return answer.json["status"] == "degraded" and states["failing"] == "failing"
+
+            # Another worker may answer, who has not asked it yet.
+            wait_until(degraded, "it is degraded")
+            self.assertEqual(daemon.ask("GET", "/health/ready").status, 200)
+            daemon.kill()
+            wait_until(lambda wait=failing: not wait(), "nobody lives who knows it")
