@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from ctsd import _config_checks as checks
 from ctsd._listeners import Listener, listener
+from ctsd._matching_settings import Matching
 from ctsd._outbound_settings import OutboundSettings
 from ctsd._store_url import listen_url, secret, store_url
 from ctsd._tables import default_of, keys_of
@@ -274,6 +275,7 @@ class Settings:
     upload: Upload = field(factory=Upload)
     http: Http = field(factory=Http)
     outbound: OutboundSettings = field(factory=OutboundSettings)
+    matching: Matching = field(factory=Matching)
     searchers: Searchers = field(factory=Searchers)
     services: dict[str, ServiceSettings] = field(factory=dict)
     feeds: dict[str, dict[str, Any]] = field(factory=dict, repr=False)
@@ -359,6 +361,7 @@ def documented() -> Iterator[Documented]:
         ("upload.", Upload),
         ("http.", Http),
         ("outbound.", OutboundSettings),
+        ("matching.", Matching),
         ("searchers.", Searchers),
         ("searchers.<name>.", SearcherSettings),
         ("services.<name>.", ServiceSettings),

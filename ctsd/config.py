@@ -13,6 +13,7 @@ import attrs
 from ctsd import _config_checks as checks
 from ctsd._config_checks import Surroundings
 from ctsd._listeners import SHARED_KINDS, Listener
+from ctsd._matching_settings import Matching
 from ctsd._outbound_settings import OutboundSettings, ProxyAddress
 from ctsd._settings import (
     Documented,
@@ -38,6 +39,7 @@ __all__ = [
     "Documented",
     "Http",
     "Listener",
+    "Matching",
     "OutboundSettings",
     "ProxyAddress",
     "SearcherSettings",
@@ -177,6 +179,7 @@ def settings_of(doc: Document, *, environ: Mapping[str, str]) -> Settings:
         "upload": _read(Upload, data.pop("upload", {}), doc, ("upload",), around),
         "http": _read(Http, data.pop("http", {}), doc, ("http",), around),
         "outbound": _read(OutboundSettings, data.pop("outbound", {}), doc, ("outbound",), around),
+        "matching": _read(Matching, data.pop("matching", {}), doc, ("matching",), around),
         "searchers": _read_searchers(data.pop("searchers", {}), doc, around),
         "services": _read_services(data.pop("services", {}), doc, around),
         "feeds": _read_feeds(data.pop("feeds", {}), doc, around),

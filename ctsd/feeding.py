@@ -11,6 +11,7 @@ from typing import Any
 import ctsd
 from ctsd.config import OutboundSettings, Settings
 from ctsd.errors import OutboundError
+from ctsd.feeds import contents
 from ctsd.feeds.copies import Copies, Copy
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
@@ -23,6 +24,7 @@ from ctsd.interfaces import IOutbound
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.limits import Limits
 from ctsd.outbound.outbound import Outbound
+from ctsd.records import LookupLimits
 
 
 def outbound_limits(given: OutboundSettings) -> Limits:
@@ -50,6 +52,27 @@ def outbound_limits(given: OutboundSettings) -> Limits:
         proxy=proxy,
         no_proxy=given.no_proxy,
         ca_file=given.ca_file,
+    )
+
+
+def content_limits(settings: Settings) -> contents.Limits:
+    """How much of a text or a message is looked at, by C{[matching]}."""
+    given = settings.matching
+    return contents.Limits(
+        text_chars=given.max_text_chars,
+        message_bytes=given.max_message_bytes,
+        parts=given.max_parts,
+        found=given.max_indicators,
+        certificate_bytes=given.max_certificate_bytes,
+    )
+
+
+def lookup_limits(settings: Settings) -> LookupLimits:
+    """What bounds a search in feeds, by C{[matching]}, and whether an incomplete one is told."""
+    return LookupLimits(
+        max_recipients=settings.matching.max_recipients,
+        max_suppressed=settings.matching.max_suppressed,
+        tells_cut=settings.when_incomplete != "ignore",
     )
 
 

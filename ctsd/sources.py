@@ -17,7 +17,13 @@ from twisted.logger import Logger
 from ctsd.config import Settings
 from ctsd.discovery import Catalogue, Found, start_all
 from ctsd.errors import NotConfigured
-from ctsd.feeding import make_downloads, make_outbound, make_updates
+from ctsd.feeding import (
+    content_limits,
+    lookup_limits,
+    make_downloads,
+    make_outbound,
+    make_updates,
+)
 from ctsd.feeds.allowed import AllowList
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.children import Children
@@ -222,6 +228,9 @@ def start_sources(
                 clock=reactor,
                 in_thread=in_thread,
                 now=store.now,
+                limits=lookup_limits(settings),
+                contents=content_limits(settings),
+                max_counted=settings.matching.max_counted,
             )
             for each in (lists, screener, service):
                 each.setServiceParent(indexes)

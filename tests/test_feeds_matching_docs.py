@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.feeds import lookups
 from ctsd.feeds.contents import Limits
 from ctsd.feeds.lookups import WIDEST_V4, WIDEST_V6
+from ctsd.records import LookupLimits
 from tests.test_layers import ROOT
 
 DOCS = (ROOT / "docs" / "matching.md").read_text(encoding="utf-8")
@@ -30,5 +31,11 @@ class MatchingTests(SynchronousTestCase):
         """Limits are those of the code."""
         limits = Limits()
         self.assertEqual((limits.text_chars, limits.message_bytes), (1 << 20, 32 << 20))
+        self.assertIn(f"a message 32 MiB and {limits.parts} parts", DOCS)
         self.assertIn(f"{limits.found} indicators", DOCS)
+        lookup = LookupLimits()
+        self.assertIn(f"an e-mail's recipients {lookup.max_recipients:,}.", DOCS)
+        self.assertIn(f"Of one search {lookup.max_suppressed} are kept", DOCS)
+        self.assertEqual(limits.certificate_bytes, 1 << 20)
+        self.assertIn("A certificate's file is read up to 1 MiB", DOCS)
         self.assertIn(f"wider than /{WIDEST_V4} (IPv6: /{WIDEST_V6})", DOCS)

@@ -29,8 +29,8 @@ ROOMS = {
     "scanning": "scanning",
     "threads": "blocking",
     "config": (
-        "config _config_checks _listeners _outbound_settings _settings _state_dir _store_url"
-        " _tables _toml"
+        "config _config_checks _listeners _matching_settings _outbound_settings _settings"
+        " _state_dir _store_url _tables _toml"
         " endpoint_strings"
     ),
     "passwords": "passwords",

@@ -1,0 +1,41 @@
+"""C{[matching]}: how much of an artifact is looked up in feeds, and how much of it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from ctsd import _config_checks as checks
+from ctsd._tables import key as _key
+
+_MIB = 1024**2
+_MAX_COUNT = 1_000_000
+
+
+def _count(about: str, default: int, *, at_least: int = 1) -> Any:
+    return _key(checks.whole(at_least, _MAX_COUNT), about, default=default)
+
+
+@frozen(kw_only=True)
+class Matching:
+    """C{[matching]}."""
+
+    max_text_chars: int = _key(
+        checks.whole(1, 1024 * _MIB), "Of a text, so much is searched for indicators", default=_MIB
+    )
+    max_message_bytes: int = _key(
+        checks.whole(1, 1024 * _MIB), "Of an e-mail, so much is read", default=32 * _MIB
+    )
+    max_parts: int = _count("Of an e-mail, so many parts", 200)
+    max_indicators: int = _count("So many indicators in a text or an e-mail are looked up", 256)
+    max_recipients: int = _count("So many recipients of an e-mail are looked up", 1000)
+    max_certificate_bytes: int = _key(
+        checks.whole(1, 64 * _MIB), "A larger file is no certificate", default=_MIB
+    )
+    max_counted: int = _count(
+        "So many records of a feed are looked at to count those that are not shown", 200
+    )
+    max_suppressed: int = _count(
+        "So many findings that are no hits are kept with a scan, of each searcher", 20, at_least=0
+    )

@@ -1,0 +1,58 @@
+"""C{[matching]} of the configuration, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd import config
+from ctsd.config import Settings
+from ctsd.errors import ConfigError
+from ctsd.feeding import content_limits, lookup_limits
+from ctsd.feeds.contents import Limits
+from ctsd.feeds.indicators import MAX_COUNTED
+from ctsd.records import LookupLimits
+
+
+class MatchingSettingsTests(SynchronousTestCase):
+    """What the file may say."""
+
+    def load(self, text: str) -> Settings:
+        """A configuration with this in it."""
+        file = Path(self.mktemp()).absolute()
+        file.write_text(text)
+        return config.load(file, environ={})
+
+    def test_defaults(self) -> None:
+        """They are those of the limits."""
+        settings = self.load("")
+        self.assertEqual(content_limits(settings), Limits())
+        self.assertEqual(lookup_limits(settings), LookupLimits())
+        self.assertEqual(settings.matching.max_counted, MAX_COUNTED)
+
+    def test_all(self) -> None:
+        """Every key arrives."""
+        settings = self.load(
+            "[matching]\nmax_text_chars = 1\nmax_message_bytes = 2\nmax_parts = 3\n"
+            "max_indicators = 4\nmax_recipients = 5\nmax_certificate_bytes = 6\n"
+            "max_counted = 7\nmax_suppressed = 0\n"
+        )
+        self.assertEqual(
+            content_limits(settings),
+            Limits(text_chars=1, message_bytes=2, parts=3, found=4, certificate_bytes=6),
+        )
+        self.assertEqual(lookup_limits(settings), LookupLimits(max_recipients=5, max_suppressed=0))
+        self.assertEqual(settings.matching.max_counted, 7)
+
+    def test_tells(self) -> None:
+        """Who does not want to know what could not be asked gets no hit about it here, either."""
+        for when_incomplete, tells in (("resend", True), ("tell", True), ("ignore", False)):
+            settings = self.load(f"when_incomplete = '{when_incomplete}'")
+            self.assertEqual(lookup_limits(settings).tells_cut, tells)
+
+    def test_wrong(self) -> None:
+        """What is none is refused by its name."""
+        for wrong in ("max_parts = 0", "max_suppressed = -1", "max_indicators = 1.5", "max_x = 1"):
+            error = self.assertRaises(ConfigError, self.load, f"[matching]\n{wrong}\n")
+            self.assertIn(f"matching.{wrong.split()[0]}", str(error))
