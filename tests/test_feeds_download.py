@@ -784,6 +784,39 @@ class UpdatesTests(DownloadsCase):
         self.assertGreater(len(self.provider.asked), 20)
         self.assertEqual(self.taken, [("mine", 100)])
 
+    def never_loaded(self, updates: Updates, secs: float) -> list[tuple[str, float]]:
+        """Why a feed is said to be not there, and when it is asked for again."""
+        with capturedLogs() as logged:
+            updates.startService()
+            self.advance(secs)
+        return [
+            (event["reason"], event["secs"])
+            for event in logged
+            if event["log_level"] is LogLevel.error and "never loaded" in event["log_format"]
+        ]
+
+    def test_never_loaded(self) -> None:
+        """That a feed was never loaded is told once, at the first failure; at each start again."""
+        self.provider.answers = [OutboundError("its name has no address")] * 50
+        self.assertEqual(
+            self.never_loaded(self.updates, 7200), [("its name has no address", 600.0)]
+        )
+        self.successResultOf(self.updates.stopService())
+        asked = len(self.provider.asked)
+        self.assertGreater(asked, 2)
+        ((reason, secs),) = self.never_loaded(self.start(), 2)
+        self.assertEqual(reason, "its name has no address")
+        self.assertGreater(secs, 0)
+        self.assertEqual(len(self.provider.asked), asked)
+
+    def test_loaded(self) -> None:
+        """While its copy serves, a failure is not told so."""
+        self.answer()
+        self.update()
+        self.now += 86400
+        self.provider.answers = [OutboundError("its name has no address")] * 50
+        self.assertEqual(self.never_loaded(self.updates, 7200), [])
+
     def test_now(self) -> None:
         """One can have it now, but not earlier than its provider allows, nor twice at once."""
         self.answer()

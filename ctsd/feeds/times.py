@@ -46,15 +46,19 @@ def wait_secs(state: FeedState, provider: Provider, *, now: float) -> float:
 
 def is_due(state: FeedState, provider: Provider, *, now: float) -> bool:
     """Whether it is time to ask for a feed."""
-    right = righted(state, now=now)
-    if right != state:
-        return True  # whoever asks puts it right
+    return not due_secs(state, provider, now=now)
+
+
+def due_secs(state: FeedState, provider: Provider, *, now: float) -> float:
+    """In how long it is time to ask for a feed; 0: now."""
+    if righted(state, now=now) != state:
+        return 0.0  # whoever asks puts it right
     # What was written down may be from before somebody wanted it more often.
     longest = (
         provider.every_secs if not state.failures else max(provider.every_secs, _MOST_RETRY_SECS)
     )
     due = min(state.due, state.tried + longest * (1 + _JITTER))
-    return now >= due and not wait_secs(state, provider, now=now)
+    return max(0.0, due - now, wait_secs(state, provider, now=now))
 
 
 def next_time(provider: Provider, *, now: float, chance: float) -> float:

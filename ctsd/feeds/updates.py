@@ -18,7 +18,7 @@ from ctsd.feeds.copies import BadState, Busy, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.job import InThread
-from ctsd.feeds.times import is_due
+from ctsd.feeds.times import due_secs, is_due
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.visit import TooEarly
 
@@ -54,6 +54,7 @@ class _Feed:
 
     :ivar mark: what its state was read at; None while it can't be read.
     :ivar not_before: by the clock: not while this process has a reason of its own to wait.
+    :ivar is_told: whether it was said that there is nothing of it.
     """
 
     description: Description
@@ -64,6 +65,7 @@ class _Feed:
     not_before: float = 0.0
     running: Deferred[Any] | None = None
     trouble: str = ""
+    is_told: bool = False
 
 
 class Updates(Service):
@@ -255,13 +257,26 @@ class Updates(Service):
     def _now_is(self, feed: _Feed, state: FeedState) -> None:
         feed.state = state
         copy = state.copy
-        if (
-            copy is not None
-            and copy != feed.told
-            and self._feeds.get(feed.description.name) is feed
-        ):
+        if self._feeds.get(feed.description.name) is not feed:
+            return
+        if copy is None:
+            self._tell_never_loaded(feed)
+        elif copy != feed.told:
             feed.told = copy
             self._taken(feed.description, feed.copies, copy)
+
+    def _tell_never_loaded(self, feed: _Feed) -> None:
+        """Say once that there is nothing of a feed, unless it is asked for at once."""
+        secs = due_secs(feed.state, feed.description.provider, now=self._now())
+        if feed.is_told or not feed.state.error or not secs:
+            return
+        feed.is_told = True
+        self._log.error(
+            "Feed {name} was never loaded: {reason}; it is asked for again in {secs:.0f} s",
+            name=feed.description.name,
+            reason=feed.state.error,
+            secs=secs,
+        )
 
     def _fault(self, failure: Failure, what: str) -> None:
         if not failure.check(CancelledError):
