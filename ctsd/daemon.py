@@ -19,13 +19,11 @@ from twisted.python.failure import Failure
 
 from ctsd._state_dir import others_write
 from ctsd.configuration import Configuration
+from ctsd.ending import ENDINGS
 from ctsd.errors import ConfigError, StoreError
 from ctsd.notify import INotifier
 from ctsd.opening import open_store, take_state_dir
 from ctsd.serving import Serving
-
-# What ends us.
-ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 #: How long requests in hand may take when the daemon stops.
 DRAIN_SECS = 5.0
@@ -86,8 +84,6 @@ class Daemon(Service):
         :raises SystemExit: one of them can't be had; one line says why.
         """
         settings = self._configuration.settings
-        for ending in ENDINGS:
-            signal.signal(ending, end_early)
         self._lock = take_state_dir(settings) if self._lent is None else None
         warning = others_write(settings.state_dir)
         if warning and self._lent is None:
@@ -223,9 +219,3 @@ class Daemon(Service):
         self._notifier.stopService()
         if self._lock is not None:
             os.close(self._lock)
-
-
-def end_early(number: int, frame: object) -> None:
-    """The handler of a signal that ends us before anything has to be stopped in order."""
-    # An exception could be caught.
-    os._exit(0)

@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 from ctsd._state_dir import others_write
 from ctsd.config import worker_environment
 from ctsd.configuration import SUPERVISED, Configuration, changed
-from ctsd.daemon import ENDINGS, REPLACED_DRAIN_SECS, end_early
+from ctsd.daemon import REPLACED_DRAIN_SECS
+from ctsd.ending import ENDINGS
 from ctsd.errors import ConfigError
 from ctsd.notify import INotifier
 from ctsd.opening import open_store, take_state_dir
@@ -98,8 +99,6 @@ class Supervisor(Service):
         """
         super().privilegedStartService()
         settings = self._first.settings
-        for ending in ENDINGS:
-            signal.signal(ending, end_early)
         self._lock = take_state_dir(settings)
         # Each worker opens it for itself; here, so that one process alone makes its schema.
         open_store(settings, reactor=self._reactor, ours=True)

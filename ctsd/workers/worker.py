@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from ctsd.config import Document, forget_secrets, settings_of
 from ctsd.configuration import SUPERVISED, Configuration, kept
-from ctsd.daemon import ENDINGS, Daemon, end_early
+from ctsd.daemon import Daemon
 from ctsd.errors import ConfigError
 from ctsd.notify import USUAL_END_SECS, INotifier
 from ctsd.workers.messages import HEARS, LENT_FROM, SPEAKS, Brief, Lines, document, line
@@ -85,8 +85,6 @@ class Worker:
         :return: the process' status.
         :raises SystemExit: it can't start; one line says why.
         """
-        for ending in ENDINGS:
-            signal.signal(ending, end_early)
         for number in (signal.SIGHUP, signal.SIGUSR2):
             # For the supervisor, but sent to all of its group.
             signal.signal(number, signal.SIG_IGN)

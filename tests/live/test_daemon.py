@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,24 @@ class StopTests(LiveTestCase):
                 return client.connect_ex(("127.0.0.1", daemon.port)) == 0
 
         wait_until(listens, "it listens")
+        process.terminate()
+        self.assertEqual(process.wait(15), 0)
+
+    def test_while_it_imports(self) -> None:
+        """One that comes as soon as twistd knows us does, too, with all our modules to come."""
+        code = "import sys, ctsd.tap; print(*(one for one in sys.modules if 'ctsd' in one))"
+        command = [sys.executable, "-c", code]
+        loaded = subprocess.run(command, capture_output=True, check=True, text=True, timeout=60)
+        self.assertEqual(loaded.stdout.split(), ["ctsd", "ctsd.ending", "ctsd.tap"])
+        daemon = self.daemon()
+        process = daemon.run()
+
+        def catches() -> bool:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+            return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+        wait_until(catches, "it catches SIGTERM")
         process.terminate()
         self.assertEqual(process.wait(15), 0)
 
