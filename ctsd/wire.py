@@ -62,8 +62,10 @@ def _decoded(body: bytes | bytearray) -> Any:
         pass
     try:
         return json.loads(body, parse_int=_integer)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BadArtifact("the artifact is not JSON") from None
+    except RecursionError:
+        raise BadArtifact("the artifact is nested too deep") from None
 
 
 def decode_artifact(body: bytes | bytearray, *, with_file: bool = False) -> Artifact:

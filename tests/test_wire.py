@@ -60,14 +60,20 @@ class DecodeTests(SynchronousTestCase):
             b"{'type': 's3cret'}",
             b'{"type": "string", "value": "\xff"}',
             b'{"type": "string", "value": "a\x01b"}',
-            b"[" * 100_000,
-            b'{"type": "string", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             b"\x00" * 8,
         ):
             self._bad(body, "not JSON")
             with self.assertRaises(BadArtifact) as caught:
                 decode_artifact(body)
             self.assertNotIn("s3cret", str(caught.exception))
+
+    def test_too_deep(self) -> None:
+        """What nobody's parser follows to its end is bad, whether it is JSON or not."""
+        for body in (
+            b"[" * 100_000,
+            b'{"type": "string", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        ):
+            self._bad(body, "nested too deep")
 
     def test_no_object(self) -> None:
         """Other JSON than an object is bad."""
