@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import ssl
 from pathlib import Path
 
@@ -30,6 +31,9 @@ SHARED_KINDS = ("tcp", "tcp6", "ssl", "unix", "systemd")
 # What Twisted's own parsers take for a number, however large.
 _WITH_PORT = {"tcp", "tcp6", "ssl"}
 _MAX_PORT = 65535
+
+_CALL = re.compile(r"\w+\(\) ")
+_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base \d+: ")
 
 # Files and directories without which a listener can't start.
 _REQUIRED = {"privateKey", "certKey", "extraCertChain", "dhParameters", "path"}
@@ -123,7 +127,8 @@ def _check_parses(description: str, kind: str) -> None:
                 "expected a Twisted endpoint string such as tcp:8000:interface=127.0.0.1:"
                 f" unknown endpoint type {reason.partition(': ')[2]}"
             ) from None
-        reason = reason.rpartition("() ")[2]
+        # In words for people: what int() can't read, and a call that does not fit.
+        reason = _CALL.sub("", _NO_NUMBER.sub("no whole number: ", reason))
         raise Wrong(f"expected a Twisted endpoint string of type {kind}: {reason}") from None
 
 
