@@ -26,11 +26,13 @@ from twisted.internet.threads import deferToThread
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import RecordsFile
+from ctsd.feeds.reading import Reading
 from ctsd.model import Artifact, Threat
 from ctsd.records import Changes
-from searchers.phishtank import HEADER, records
 
 TICK_SECS = 0.0005
+
+HEADER = "phish_id,url,phish_detail_url,submission_time,verified,verification_time,online,target\n"
 
 
 def urls(rows: int, seed: int = 1) -> Iterator[str]:
@@ -50,7 +52,7 @@ def write_feed(path: Path, rows: int, seed: int) -> None:
     when = "2026-01-12T08:03:11+00:00"
     scratch = path.with_suffix(".new")
     with scratch.open("w") as file:
-        file.write(",".join(HEADER) + "\n")
+        file.write(HEADER)
         for number, url in enumerate(urls(rows, seed), 1):
             file.write(f"{number},{url},http://x.example/,{when},yes,{when},yes,Other\n")
     os.utime(scratch, (0, seed))
@@ -110,7 +112,7 @@ async def measure(rows: int, where: Path) -> None:
     write_feed(source, rows, 1)
     file = RecordsFile(
         path=source,
-        parse=records,
+        parse=Reading.of_catalogue("phishtank", source),
         index=index,
         clock=reactor,
         build=Builds(reactor=reactor, clock=reactor, lock=DeferredLock()),

@@ -21,10 +21,11 @@ from ctsd.config import Listener, Settings
 from ctsd.discovery import Catalogue, Found, Started, discover, start_all
 from ctsd.errors import NotConfigured, SearchLater
 from ctsd.feeds.array_file import BadIndex
-from ctsd.feeds.file import described
+from ctsd.feeds.file import described as told_of
 from ctsd.feeds.index import Index
 from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.on_disk import FeedsOnDisk
+from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
 from ctsd.interfaces import IFeeds, IRecords
 from ctsd.model import JSON
@@ -105,7 +106,7 @@ class _KeptRecords:
             # The local database needs no index while it is small.
             return "not indexed yet" if self.source else ""
         try:
-            return described(index.about)
+            return told_of(index.about)
         finally:
             index.close()
 
@@ -126,6 +127,14 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
                 label=label_of(parse=reference(parse)),
             )
 
+        def described(path: Path, feed: str, keep: str) -> IRecords:
+            reading = Reading.of_catalogue(feed, path)
+            return _KeptRecords(
+                source=path,
+                index=settings.index(found.name, keep),
+                label=label_of(reading=reading.as_text()),
+            )
+
         def threats() -> IRecords:
             return _KeptRecords(source=None, index=settings.threat_index)
 
@@ -133,6 +142,12 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             if all(one.is_warninglist for one in on):
                 raise NotConfigured("no feed is on")
             return FeedsOnDisk(descriptions=on, directory=settings.feeds_dir, now=time.time)
+
+        def feed(name: str) -> IFeeds | None:
+            alone = [one for one in on if one.name == name and not one.is_warninglist]
+            if not alone:
+                return None
+            return FeedsOnDisk(descriptions=alone, directory=settings.feeds_dir, now=time.time)
 
         return SearcherSetup(
             settings=found.settings,
@@ -142,6 +157,8 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             records=records,
             threats=threats,
             feeds=feeds,
+            feed=feed,
+            described=described,
         )
 
     return start_all(catalogue, setup_for)

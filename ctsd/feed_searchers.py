@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.logger import Logger
 
-from ctsd.artifacts import SHAPES, derived
+from ctsd.artifacts import SHAPES, derived, matches
 from ctsd.interfaces import IFeeds
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File, Hit, Suppressed
 from ctsd.properties import string
-from ctsd.records import FeedMatches, Matched, Within
+from ctsd.records import CONTAINS, FeedMatches, Matched, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 from ctsd.shown import noted, safe_text
 
@@ -72,24 +72,60 @@ class FeedsArtifactSearch(BaseArtifactSearch):
         return artifact_type in _LOOKED_UP
 
     async def search(self, artifact_type: str, search_term: JSON, **kwargs: Any) -> Found | None:
-        """The records of all feeds that the artifact finds."""
-        feeds = self._feeds
-        cut: tuple[str, ...] = ()
-        most = feeds.limits.max_recipients
-        if (
-            artifact_type == "email.header.to"
-            and isinstance(search_term, Sequence)
-            and not isinstance(search_term, str)
-            and len(search_term) > most
-        ):
-            search_term, cut = search_term[:most], (f"recipients beyond {most:,}",)
-        left_out = _LeftOut(kwargs.get("context"), feeds.limits.max_suppressed)
-        found = feeds.find(
-            artifact=Artifact(artifact_type, search_term), limit=MAX_HITS, left_out=left_out
-        )
-        if not found and not feeds.away and not cut and not left_out.suppressed:
-            return None
-        return _answer(feeds, found, left_out, cut)
+        """
+        The records of all feeds that the artifact finds; but for feeds that a searcher has to
+        itself which is asked, too.
+        """
+        context: SearchContext | None = kwargs.get("context")
+        feeds = self._feeds if context is None else self._feeds.beside(asked=context.asked)
+        return look_up(feeds, artifact_type, search_term, context)
+
+
+def look_up(
+    feeds: IFeeds,
+    artifact_type: str,
+    search_term: JSON,
+    context: SearchContext | None,
+    *,
+    tells_parts: bool = True,
+) -> Found | None:
+    """
+    The records of feeds that an artifact finds.
+
+    :param feeds: such as L{SearcherSetup.feed}.
+    :param tells_parts: whether a hit says that its indicator only contains the artifact; what the
+        local database would find, too (L{ctsd.matching}), else says nothing of how it was found.
+    :raises SearchLater: the feeds are being stopped.
+    """
+    cut: tuple[str, ...] = ()
+    most = feeds.limits.max_recipients
+    if (
+        artifact_type == "email.header.to"
+        and isinstance(search_term, Sequence)
+        and not isinstance(search_term, str)
+        and len(search_term) > most
+    ):
+        search_term, cut = search_term[:most], (f"recipients beyond {most:,}",)
+    left_out = _LeftOut(context, feeds.limits.max_suppressed)
+    artifact = Artifact(artifact_type, search_term)
+    found = feeds.find(artifact=artifact, limit=MAX_HITS, left_out=left_out)
+    if not found and not feeds.away and not cut and not left_out.suppressed:
+        return None
+    if not tells_parts:
+        found = tuple([_quiet(each, artifact) for each in found])
+    return _answer(feeds, found, left_out, cut)
+
+
+def _quiet(found: FeedMatches, artifact: Artifact) -> FeedMatches:
+    """What was found, with nothing said of how where the rules of substring find it, too."""
+    matched = [
+        Matched(each.record)
+        if each.record.type == artifact.type
+        and matches(artifact.type, artifact.value, each.record.value)
+        else each
+        for each in found.matched
+    ]
+    return evolve(found, matched=tuple(matched))
 
 
 class FeedsTextArtifactSearch(BaseArtifactSearch):
@@ -217,14 +253,14 @@ def _answer(
     feeds: IFeeds, found: tuple[FeedMatches, ...], left_out: _LeftOut, cut: tuple[str, ...]
 ) -> Found:
     """
-    What is shown of all that was found: what equals the artifact before what was found through a
-    part of it; the first of each feed before the second of any.
+    What is shown of all that was found: what equals the artifact before what contains it, and that
+    before what was found through a part of it; the first of each feed before the second of any.
 
     :param cut: see L{Within}. While a feed can't be asked, nobody knows yet that nothing will be
         found, so that this is not told by a hit of its own.
     """
     ordered = [
-        (bool(matched.how), number, each.feed, matched)
+        (_rank(matched.how), number, each.feed, matched)
         for each in found
         for number, matched in enumerate(each.matched)
     ]
@@ -243,6 +279,10 @@ def _answer(
         tuple(left_out.suppressed),
         left_out.more,
     )
+
+
+def _rank(how: str) -> int:
+    return 0 if not how else 1 if how == CONTAINS else 2
 
 
 def _hit(feeds: IFeeds, feed: str, matched: Matched) -> EncodedHit:

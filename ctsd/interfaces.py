@@ -409,6 +409,14 @@ class IFeeds(Interface):
         :raises SearchLater: they are being stopped.
         """
 
+    def beside(*, asked: frozenset[str]) -> IFeeds:
+        """
+        These feeds, without those that a searcher has to itself which is asked, too: it tells
+        what they have.
+
+        :param asked: the names of the searchers of a scan.
+        """
+
     def mark(*, feed: str, record: Indexed) -> str:
         """The warninglist that a hit is to be marked with; empty when it isn't."""
 

@@ -61,6 +61,14 @@ def _no_feeds() -> IFeeds:
     raise NotConfigured("no feed is on")
 
 
+def _no_feed(name: str) -> IFeeds | None:
+    return None
+
+
+def _no_catalogue(path: Path, feed: str, keep: str) -> IRecords:
+    raise NotConfigured(f"no description of {feed} is here")
+
+
 @frozen(kw_only=True)
 class SearcherSetup:
     """
@@ -81,6 +89,8 @@ class SearcherSetup:
     _records: Callable[[Path, Parse, str], IRecords]
     _threats: Callable[[], IRecords]
     _feeds: Callable[[], IFeeds] = field(default=_no_feeds)
+    _feed: Callable[[str], IFeeds | None] = field(default=_no_feed)
+    _described: Callable[[Path, str, str], IRecords] = field(default=_no_catalogue)
 
     def path(self, value: str | Path) -> Path:
         """A path from the settings: a relative one is relative to the configuration's file."""
@@ -94,6 +104,23 @@ class SearcherSetup:
         :param keep: the index's file name, when a searcher has several.
         """
         return self._records(path, parse, keep)
+
+    def described(self, path: Path, feed: str, *, keep: str = "records") -> IRecords:
+        """
+        As L{records}, of a file that looks as the catalogue describes a feed.
+
+        :param feed: its name in the catalogue.
+        """
+        return self._described(path, feed, keep)
+
+    def feed(self, name: str) -> IFeeds | None:
+        """
+        One feed alone, for this searcher: where it is asked, the searcher C{feeds} leaves that
+        feed to it.
+
+        :return: None when there is no such feed, or it is off.
+        """
+        return self._feed(name)
 
     def threats(self) -> IRecords:
         """The local database's index."""

@@ -5,7 +5,8 @@ See the README, "Write a searcher".
 """
 
 from ctsd.errors import NotConfigured, SearchFailed, SearchLater
-from ctsd.interfaces import IRecords
+from ctsd.feed_searchers import look_up
+from ctsd.interfaces import IFeeds, IRecords
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
@@ -18,6 +19,7 @@ __all__ = [
     "File",
     "Found",
     "Hit",
+    "IFeeds",
     "IRecords",
     "Indexed",
     "InternalArtifactSearch",
@@ -32,6 +34,7 @@ __all__ = [
     "Threat",
     "ip",
     "lat_lng",
+    "look_up",
     "number",
     "string",
     "uri",

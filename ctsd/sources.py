@@ -32,6 +32,7 @@ from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.list_files import ListFiles
+from ctsd.feeds.reading import Reading
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.serving import Feeds
 from ctsd.feeds.threats import ThreatIndex
@@ -172,7 +173,7 @@ def start_sources(
     on = feeds_on(settings)
     served: list[Feeds] = []
 
-    def feeds() -> IFeeds:
+    def feeds() -> Feeds:
         if all(one.is_warninglist for one in on):
             raise NotConfigured("no feed is on")
         if not served:
@@ -238,7 +239,7 @@ def start_sources(
         return served[0]
 
     def setup_for(found: Found) -> SearcherSetup:
-        def records(path: Path, parse: Parse, keep: str) -> IRecords:
+        def records(path: Path, parse: Parse | Reading, keep: str) -> IRecords:
             file = RecordsFile(
                 path=path,
                 parse=parse,
@@ -251,6 +252,14 @@ def start_sources(
             file.setServiceParent(indexes)
             return file
 
+        def described(path: Path, feed: str, keep: str) -> IRecords:
+            return records(path, Reading.of_catalogue(feed, path), keep)
+
+        def feed(name: str) -> IFeeds | None:
+            if not any(one.name == name and not one.is_warninglist for one in on):
+                return None
+            return feeds().alone(feed=name, searcher=found.name)
+
         return SearcherSetup(
             settings=found.settings,
             data_dir=_own_dir(settings.data_dir(found.name)),
@@ -259,6 +268,8 @@ def start_sources(
             records=records,
             threats=threats,
             feeds=feeds,
+            feed=feed,
+            described=described,
         )
 
     started = start_all(catalogue, setup_for)

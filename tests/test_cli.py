@@ -12,12 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd import __version__
 from ctsd._cli import become_owner, shown, table
 from ctsd.feeds.index import About
-from ctsd.feeds.job import label_of, reference, source_of
+from ctsd.feeds.job import label_of, source_of
+from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, write_told
 from ctsd.feeds.writer import IndexWriter
 from ctsd.records import Record
 from ctsd.scanning.failing import FailingFile
-from searchers import phishtank
 from tests.commands import CommandCase
 from tests.test_config import write_key_pair
 from tests.test_passwords import argon2
@@ -325,7 +325,7 @@ class CheckTests(CommandCase):
         file.write_text("<html>")
         index = self.dir / "var" / "index" / "phishtank-records"
         index.parent.mkdir(parents=True)
-        label = label_of(parse=reference(phishtank.records))
+        label = label_of(reading=Reading.of_catalogue("phishtank", file).as_text())
         for source in ("", source_of(label, file.stat())):
             write_told(index, Told("p.csv is refused: its header", source))
             self.assertIn(

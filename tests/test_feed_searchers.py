@@ -26,11 +26,11 @@ from ctsd.feed_searchers import (
 from ctsd.feeds.contents import within
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Hit, Outcome, Suppressed
 from ctsd.properties import string
-from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Matched, Within
+from ctsd.records import CONTAINS, Derived, FeedMatches, Indexed, LookupLimits, Matched, Within
 from ctsd.scanning.asking import ask_local, ask_waiting
 from ctsd.scanning.live import needs_file, questions_for
 from ctsd.scanning.source import Ask, Question, Source
-from ctsd.searcher import Found, SearcherSetup
+from ctsd.searcher import Found, SearchContext, SearcherSetup
 from ctsd.wire import encode_hit
 
 
@@ -57,6 +57,7 @@ class FakeFeeds:
         self.derived: tuple[Derived, ...] = ()
         self.cut: tuple[str, ...] = ()
         self.limits = LookupLimits(max_suppressed=3, max_recipients=2)
+        self.rest: FakeFeeds | None = None
         self.screens: list[tuple[str, str, str]] = []
         self.asked: list[tuple[Artifact, tuple[Derived, ...]]] = []
 
@@ -67,6 +68,10 @@ class FakeFeeds:
         for told in self.screens:
             left_out(*told)
         return self.found
+
+    def beside(self, *, asked: frozenset[str]) -> FakeFeeds:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return self.rest if self.rest is not None and "mine" in asked else self
 
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{ctsd.interfaces.IFeeds}."""
@@ -145,6 +150,38 @@ class LookupTests(FeedsCase):
         shown = self.shown(self.search(feeds))
         self.assertEqual([hit["name"] for hit in shown], ["a1", "b1", "a2", "b2", "a3"])
         self.assertEqual([hit.get("Matched") for hit in shown], [None] * 3 + ["host"] * 2)
+
+    def test_contains(self) -> None:
+        """What contains the artifact comes behind what equals it, and before the rest."""
+        feeds = FakeFeeds(
+            FeedMatches(feed="a", matched=(matched("a1", CONTAINS), matched("a2", "host"))),
+            FeedMatches(feed="b", matched=(matched("b1"), matched("b2"), matched("b3", CONTAINS))),
+        )
+        shown = self.shown(self.search(feeds))
+        self.assertEqual([hit["name"] for hit in shown], ["b1", "b2", "a1", "b3", "a2"])
+        self.assertEqual(shown[2]["Matched"], "contains it")
+
+    def test_left_to_others(self) -> None:
+        """What a searcher has to itself that is asked, too, is left to it."""
+        feeds, rest = FakeFeeds(FeedMatches(feed="mine", matched=(matched("m"),))), FakeFeeds()
+        feeds.rest, feeds.away = rest, ("Mine",)
+        searcher = FeedsArtifactSearch()
+        given = setup(feeds)
+        searcher.start(given)
+        for asked, missing in (({"feeds", "mine"}, None), ({"feeds", "theirs"}, ("Mine",))):
+            context = SearchContext(
+                id="1",
+                type="net.ip",
+                value="",
+                searcher="feeds",
+                asked=frozenset(asked),
+                setup=given,
+            )
+            found = self.successResultOf(
+                ensureDeferred(searcher.search("net.ip", "203.0.113.1", context=context))
+            )
+            self.assertEqual(found and found.missing, missing)
+            self.assertEqual(len(found.hits) if found else 0, 0 if missing is None else 1)
 
     def test_more(self) -> None:
         """What is not shown is counted: what feeds didn't give, and what was beyond ten."""

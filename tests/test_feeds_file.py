@@ -7,6 +7,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.errors import SearchLater
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.job import BuildFailed, reference
+from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, read_told, write_told
 from ctsd.records import Record
 from tests import feeding
@@ -94,6 +96,34 @@ class RecordsFileTests(SynchronousTestCase):
         self.assertEqual(self.count("one.example"), 3)
         self.assertIn("3 records, 2 malformed", self.records.describe())
         self.assertEqual(self.records.trouble(), "")
+
+    def test_described(self) -> None:
+        """A file that a description fits is read by that; what it refuses is malformed."""
+        layout = {
+            "format": "csv",
+            "header": True,
+            "indicators": [{"field": "link", "type": "net.uri"}],
+        }
+        reading = Reading(path=str(self.source), layout=layout, title="Mine", max_bytes=1 << 20)
+        self.start(self.make(parse=reading))
+        for text, count, trouble in (
+            ("link,why\nhttp://one.example/,x\nnone\nhttp://one.example/2,y\n", 2, ""),
+            ("url,why\nhttp://two.example/,x\n", 2, "its header has no column link"),
+            ("link\nhttp://one.example/\nhttp://one.example/3\nhttp://one.example/4\n", 3, ""),
+        ):
+            self.source.write_text(text)
+            at = self.wall + self.clock.seconds() - 60
+            os.utime(self.source, (at, at))
+            self.clock.advance(5)
+            self.assertEqual(self.count("one.example"), count)
+            self.assertIn(trouble, self.records.trouble())
+            self.assertEqual(bool(trouble), bool(self.records.trouble()))
+        self.assertNotIn("malformed", self.records.describe())
+        builds = len(self.builder.jobs)
+        self.restart(parse=reading)
+        self.assertEqual(len(self.builder.jobs), builds)
+        self.restart(parse=evolve(reading, layout={**layout, "plain": True}))
+        self.assertEqual(len(self.builder.jobs), builds + 1)
 
     def test_takes_a_change(self) -> None:
         """A new file is served after the next look, and its predecessor no more."""

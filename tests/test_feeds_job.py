@@ -7,8 +7,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd import properties
 from ctsd.feeds import build, job
-from ctsd.feeds.job import FORMS, label_of, reference
+from ctsd.feeds.job import FORMS, READING_FORMS, label_of, reference
+from ctsd.feeds.parsers import parse
 from tests import feeding
 from tests.test_layers import ROOT, imported
 
@@ -42,6 +44,19 @@ class LabelTests(SynchronousTestCase):
             self.patch(job, "FORMS", tuple(one for one in FORMS if one != name))
             labels.add(label_of())
         self.assertEqual(len(labels), len(FORMS) + 1)
+
+    def test_descriptions(self) -> None:
+        """What a description says counts, and all that makes records of it."""
+        parsing = imports_of(Path(parse.__file__)) | imports_of(Path(properties.__file__))
+        # Seams have no say in it.
+        parsing -= {*FORMS, "interfaces.py", "remote.py", "states.py"}
+        self.assertEqual(set(READING_FORMS), parsing | {"feeds/reading.py"})
+        labels = {label_of(), label_of(reading="{}"), label_of(reading="[]")}
+        for name in READING_FORMS:
+            others = tuple(one for one in READING_FORMS if one != name)
+            self.patch(job, "READING_FORMS", others)
+            labels.add(label_of(reading="{}"))
+        self.assertEqual(len(labels), len(READING_FORMS) + 3)
 
     def test_parse_function(self) -> None:
         """So is a change of the parse function's module."""

@@ -33,7 +33,7 @@ from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
-from ctsd.records import FeedMatches
+from ctsd.records import CONTAINS, FeedMatches
 from tests.test_feeds_download import Provider
 
 NOW = 1_800_000_000.0
@@ -190,7 +190,7 @@ class FeedsCase(SynchronousTestCase):
             (body, {}, b"") if isinstance(body, int) else (200, {}, body) for body in bodies
         ]
 
-    def find(self, feeds: Feeds, value: str) -> tuple[FeedMatches, ...]:
+    def find(self, feeds: IFeeds, value: str) -> tuple[FeedMatches, ...]:
         """What an address finds."""
         return feeds.find(
             artifact=Artifact("net.ip", value),
@@ -198,7 +198,7 @@ class FeedsCase(SynchronousTestCase):
             left_out=lambda *told: self.left_out.append(told),
         )
 
-    def assertFinds(self, feeds: Feeds, value: str, *names: str) -> None:
+    def assertFinds(self, feeds: IFeeds, value: str, *names: str) -> None:
         """These feeds have an address."""
         self.assertEqual(tuple(found.feed for found in self.find(feeds, value)), names)
 
@@ -245,6 +245,50 @@ class ServingTests(FeedsCase):
         self.look()
         self.assertEqual(feeds.away, ())
         self.assertIn("500", feeds.trouble())
+
+    def test_substring(self) -> None:
+        """One that asks for it is found by what contains an artifact, after each new copy, too."""
+        urls = feed(indicators=[{"field": "line", "type": "net.uri"}], substring=True)
+        artifact = Artifact("net.uri", "bad.example")
+        first, second = "http://www.bad.example/1", "http://y.bad.example/2"
+        self.answers(first.encode(), f"http://x.example/\n{second}\n".encode())
+        feeds = self.start(urls)
+        for expected in (first, second):
+            self.look()
+            found = feeds.find(artifact=artifact, limit=10, left_out=self.fail)
+            values = [(one.record.value, one.how) for each in found for one in each.matched]
+            self.assertEqual(values, [(expected, CONTAINS)])
+            self.clock.advance(3700)
+        self.clock.advance(40 * DAY_SECS)
+        self.look()
+        self.assertEqual(feeds.find(artifact=artifact, limit=10, left_out=self.fail), ())
+        self.assertEqual(feeds.away, ("mine",))
+
+    def test_a_searcher_of_its_own(self) -> None:
+        """A feed that a searcher has to itself is left to it where it is asked, and only there."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.1\n")
+        feeds = self.start(feed("one"), feed("two"), feed("three", title="Three"))
+        self.look(2 * LOOK_SECS)
+        alone = feeds.alone(feed="one", searcher="mine")
+        self.assertTrue(IFeeds.providedBy(alone))
+        rest = feeds.beside(asked=frozenset({"feeds", "mine"}))
+        self.assertIs(feeds.beside(asked=frozenset({"feeds"})), feeds)
+        self.assertIs(feeds.beside(asked=frozenset({"mine"})), rest)
+        for some, names in ((feeds, ("one", "two")), (alone, ("one",)), (rest, ("two",))):
+            self.assertFinds(some, "203.0.113.1", *names)
+        self.assertEqual((alone.away, rest.away, feeds.away), ((), ("Three",), ("Three",)))
+        self.assertEqual(alone.describe(), "1 of 1 feeds, 1 records")
+        self.assertEqual(rest.describe(), "1 of 2 feeds, 1 records")
+        self.assertEqual((alone.loading(), alone.trouble(), alone.stale), (False, "", {}))
+        self.clock.advance(3 * 3600)
+        self.look()
+        self.assertEqual((list(alone.stale), list(rest.stale)), (["one"], ["two"]))
+        self.assertIn("one: is from", alone.trouble())
+        self.clock.advance(8 * DAY_SECS)
+        self.look()
+        self.assertEqual(alone.away, ("one",))
+        self.assertFinds(alone, "203.0.113.1")
+        self.assertIs(alone.beside(asked=frozenset({"mine"})), alone)
 
     def test_without_network(self) -> None:
         """A restart serves what is on the disk, at once."""

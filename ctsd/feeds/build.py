@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 import time
@@ -33,13 +34,13 @@ def run(job: Job, *, now: Callable[[], float] = time.time) -> About:
     :raises Refused: the source is not fit to be served.
     :raises OSError: the source can't be read, or the index not be written.
     """
-    return _from_file(job, now) if job.parse else _from_database(job, now)
+    return _from_file(job, now) if job.parse or job.reading else _from_database(job, now)
 
 
 def _from_file(job: Job, now: Callable[[], float]) -> About:
     from ctsd.feeds.writer import IndexWriter
 
-    parse = load_parse(job.parse)
+    parse = _described(job.reading) if job.reading else load_parse(job.parse)
     with (
         open(job.source, encoding="utf-8-sig", errors="replace", newline="") as source,
         IndexWriter(job.target, now=now) as writer,
@@ -93,6 +94,14 @@ def _lines(source: IO[str]) -> Iterator[str]:
         if len(line) > MAX_LINE_CHARS:
             raise Refused(f"a line of more than {MAX_LINE_CHARS:,} characters")
         yield line
+
+
+def _described(reading: str) -> Callable[[Iterable[str]], Iterator[Record | None]]:
+    """What gives the records of a file that a description fits; it opens the file by itself."""
+    # By its name, as the reader of the local database: what decides here has a label of its own.
+    module = importlib.import_module("ctsd.feeds.reading")
+    records = module.Reading(**json.loads(reading)).counted
+    return lambda lines: records(now=time.time())
 
 
 def load_parse(reference: str) -> Callable[[Iterable[str]], Iterator[Record | None]]:

@@ -34,6 +34,7 @@ from ctsd.feeds.job import (
     source_of,
 )
 from ctsd.feeds.kept import Kept
+from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces import IRecords
 from ctsd.model import JSON
@@ -69,7 +70,7 @@ class RecordsFile(Service):
         self,
         *,
         path: Path,
-        parse: Parse,
+        parse: Parse | Reading,
         index: Path,
         clock: IReactorTime,
         build: Build,
@@ -83,7 +84,8 @@ class RecordsFile(Service):
     ) -> None:
         """
         :param path: the source.
-        :param parse: reads it; a function at its module's top level, for a child process calls it.
+        :param parse: reads it; a function at its module's top level, for a child process calls it,
+            or what a feed's description says of it.
         :param index: where the index is kept; its directory is made.
         :param now: POSIX seconds.
         :param check_secs: how often the source is looked at.
@@ -95,8 +97,11 @@ class RecordsFile(Service):
         :raises ValueError: C{parse} can't be called by a child process.
         """
         self._path = path
-        self._parse = reference(parse)
-        self._label = label_of(parse=self._parse)
+        if isinstance(parse, Reading):
+            self._parse, self._reading = "", parse.as_text()
+        else:
+            self._parse, self._reading = reference(parse), ""
+        self._label = label_of(parse=self._parse, reading=self._reading)
         self._clock = clock
         self._build = build
         self._in_thread = in_thread
@@ -235,6 +240,7 @@ class RecordsFile(Service):
             target=self._kept.path,
             source=self._path,
             parse=self._parse,
+            reading=self._reading,
             label=self._label,
             least=least,
             max_bytes=self._max_bytes,

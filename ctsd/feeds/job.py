@@ -46,6 +46,32 @@ FORMS = (
     "feeds/writer.py",
 )
 
+#: Those that decide, beside these, what a description makes of a file.
+READING_FORMS = (
+    "_config_checks.py",
+    "_tables.py",
+    "_toml.py",
+    "indicator_forms.py",
+    "properties.py",
+    "refanged.py",
+    "feeds/kinds.py",
+    "feeds/layout.py",
+    "feeds/layout_rules.py",
+    "feeds/parsers/documents.py",
+    "feeds/parsers/fields.py",
+    "feeds/parsers/fitting.py",
+    "feeds/parsers/making.py",
+    "feeds/parsers/moments.py",
+    "feeds/parsers/observed.py",
+    "feeds/parsers/parse.py",
+    "feeds/parsers/rows.py",
+    "feeds/parsers/tally.py",
+    "feeds/parsers/unpacking.py",
+    "feeds/paths.py",
+    "feeds/reading.py",
+    "feeds/warninglists.py",
+)
+
 
 class Refused(Exception):
     """The source is not fit to be served; the message says why. Another try changes nothing."""
@@ -67,6 +93,8 @@ class Job:
     :ivar target: where the index shall be; what is there stays until the new one is whole.
     :ivar source: the file of indicators, or the local database's file.
     :ivar parse: the parse function, as L{reference} makes it; empty for the local database.
+    :ivar reading: of a file that a description fits, instead: a L{ctsd.feeds.reading.Reading}
+        as JSON.
     :ivar reader: for the local database: the module with C{read_threats} and C{read_version}.
     :ivar access: what these take instead of C{source}, when the local database is no file.
     :ivar label: what the index's C{about.source} begins with; see L{source_of}.
@@ -79,6 +107,7 @@ class Job:
     target: Path
     source: Path
     parse: str = ""
+    reading: str = ""
     reader: str = ""
     access: str = field(default="", repr=False)
     label: str = ""
@@ -122,12 +151,13 @@ def reference(parse: Callable[..., Any]) -> str:
     return f"{os.path.abspath(code.co_filename)}:{name}"
 
 
-def label_of(*, parse: str = "", reader: str = "") -> str:
+def label_of(*, parse: str = "", reading: str = "", reader: str = "") -> str:
     """
     A digest of the code that decides what an index holds: normal forms, the format, and how the
     source is read.
 
     :param parse: of an index of a file: its parse function, as L{reference} makes it.
+    :param reading: of one that a description fits: L{Job.reading}.
     :param reader: of an index of the local database: the module that reads it; what lies beside
         that module counts, too.
     """
@@ -136,6 +166,9 @@ def label_of(*, parse: str = "", reader: str = "") -> str:
     files = [home / name for name in FORMS]
     if parse:
         files.append(Path(parse.rpartition(":")[0]))
+    if reading:
+        digest.update(reading.encode())
+        files += [home / name for name in READING_FORMS]
     if reader:
         spec = importlib.util.find_spec(reader)
         if spec is not None and spec.origin is not None:

@@ -72,6 +72,10 @@ class FeedsOnDisk:
         """Nothing is searched here."""
         return ()
 
+    def beside(self, *, asked: frozenset[str]) -> IFeeds:
+        """Nothing is searched here."""
+        return self
+
     def mark(self, *, feed: str, record: Indexed) -> str:
         """Nothing is searched here."""
         return ""

@@ -4,6 +4,8 @@ What a parser is asked to read: a file, and how; what both sides of a child proc
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 from attrs import asdict, field, frozen
 
 from ctsd._config_checks import Surroundings
-from ctsd.feeds.descriptions import Description
+from ctsd._toml import Document
+from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.layout import read_layout
 from ctsd.feeds.parsers.parse import parse
 from ctsd.feeds.parsers.tally import Tally
@@ -45,6 +48,20 @@ class Reading:
             max_bytes=description.provider.max_unpacked_bytes,
         )
 
+    @classmethod
+    def of_catalogue(cls, name: str, path: Path) -> Reading:
+        """
+        A file that looks as the catalogue describes a feed.
+
+        :raises ConfigError: there is no such feed in the catalogue.
+        """
+        doc = Document(name="the catalogue", base_dir=Path("/"))
+        return cls.of(read_description(name, {}, doc), path)
+
+    def as_text(self) -> str:
+        """All of it, as JSON; the same for equal ones."""
+        return json.dumps(self.as_json(), sort_keys=True)
+
     def as_json(self) -> dict[str, Any]:
         """What goes through JSON."""
         return {**asdict(self), "layout": dict(self.layout)}
@@ -53,6 +70,12 @@ class Reading:
     def substring(self) -> bool:
         """See L{ctsd.feeds.layout.Layout}."""
         return bool(self.layout.get("substring"))
+
+    def counted(self, *, now: float) -> Iterator[Record | None]:
+        """The records, and None for each row that was refused; see L{parse}."""
+        tally = Tally()
+        yield from self.records(tally, now=now)
+        yield from itertools.repeat(None, tally.bad)
 
     def records(self, tally: Tally, *, now: float) -> Iterator[Record]:
         """See L{parse}."""

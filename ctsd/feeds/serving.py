@@ -5,7 +5,7 @@ All feeds that are on: kept current, indexed, searched, and how each of them sta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ from ctsd.feeds.list_links import link_lists
 from ctsd.feeds.own_file import OwnFiles
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.screening import Screening
+from ctsd.feeds.some_feeds import Sharing
 from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, troubles_of
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
@@ -125,6 +126,7 @@ class Feeds(Service):
         self._looking: Deferred[None] | None = None
         self._is_looking = self._is_wanted = False
         self._stand()
+        self._sharing = Sharing(self)
 
     # -- for searches: see IFeeds
 
@@ -135,8 +137,13 @@ class Feeds(Service):
         derived: Iterable[Derived] = (),
         limit: int,
         left_out: Callable[[str, str, str], object],
+        hidden: Container[str] | None = None,
     ) -> tuple[FeedMatches, ...]:
-        """See L{IFeeds}."""
+        """
+        See L{IFeeds}.
+
+        :param hidden: the names of feeds that are left out, instead of those that are too old.
+        """
         if not self.running:
             # Scans that began before the configuration was read again may still ask us.
             raise SearchLater(LOOK_SECS, "the feeds are being read again")
@@ -159,8 +166,21 @@ class Feeds(Service):
             derived=derived,
             limit=limit,
             wanted=wanted,
-            hidden=self._overview.hidden,
+            hidden=self._overview.hidden if hidden is None else hidden,
         )
+
+    def beside(self, *, asked: frozenset[str]) -> IFeeds:
+        """See L{IFeeds}."""
+        return self._sharing.beside(asked)
+
+    def alone(self, *, feed: str, searcher: str) -> IFeeds:
+        """See L{Sharing.alone}."""
+        return self._sharing.alone(feed, searcher)
+
+    @property
+    def overview(self) -> Overview:
+        """How all of them stand."""
+        return self._overview
 
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{IFeeds}."""

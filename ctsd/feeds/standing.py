@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Final
 
@@ -161,20 +161,37 @@ class Overview:
             standing_of(feeds[name], loaded.get(name), now=now, started=started)
             for name in sorted(feeds)
         )
-        away = [one for one in standings if one.away and one.required]
-        is_coming = any(not one.trouble and (one.loading or not one.dated) for one in away)
-        return cls(
+        return cls._with(
             feeds=standings,
             lists=tuple(
                 standing_of(one, about_copy(one), now=now, started=True)
                 for _, one in sorted(lists.items())
             ),
-            hidden=frozenset(
-                {one.name for one in standings if one.away} | (loaded.keys() - feeds.keys())
-            ),
-            stale={one.name: day_of(one.dated) for one in standings if one.stale and not one.away},
+            hidden=loaded.keys() - feeds.keys(),
+        )
+
+    @classmethod
+    def _with(
+        cls, *, feeds: tuple[Standing, ...], lists: tuple[Standing, ...], hidden: Set[str]
+    ) -> Overview:
+        away = [one for one in feeds if one.away and one.required]
+        is_coming = any(not one.trouble and (one.loading or not one.dated) for one in away)
+        return cls(
+            feeds=feeds,
+            lists=lists,
+            hidden=frozenset({one.name for one in feeds if one.away} | hidden),
+            stale={one.name: day_of(one.dated) for one in feeds if one.stale and not one.away},
             away=tuple(one.title for one in away),
             retry_secs=SOON_SECS if is_coming else LATER_SECS,
+        )
+
+    def of_some(self, is_wanted: Callable[[str], bool]) -> Overview:
+        """How only these feeds stand; the others are hidden."""
+        others = {one.name for one in self.feeds if not is_wanted(one.name)}
+        return self._with(
+            feeds=tuple(one for one in self.feeds if one.name not in others),
+            lists=self.lists,
+            hidden=self.hidden | others,
         )
 
 
