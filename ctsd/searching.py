@@ -8,7 +8,7 @@ from ctsd.errors import NotConfigured, SearchFailed, SearchLater
 from ctsd.feed_searchers import look_up
 from ctsd.interfaces import IFeeds, IRecords
 from ctsd.internal import InternalArtifactSearch
-from ctsd.model import Artifact, File, Hit, Property, Threat
+from ctsd.model import Artifact, File, Hit, Property, Suppressed, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
 from ctsd.records import Indexed, Matches, Record
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
@@ -31,6 +31,7 @@ __all__ = [
     "SearchFailed",
     "SearchLater",
     "SearcherSetup",
+    "Suppressed",
     "Threat",
     "ip",
     "lat_lng",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
+import ssl
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from tests.certificates import make_pair
 from tests.live.daemon import Answer, Daemon, wait_until
 from tests.live.provider import Provider, says, serves
+from tests.web_fixtures import MULTIPART, multipart, part
 
 #: URLhaus' sample, longer.
 HEAD = b"# URLhaus\n# id,dateadded,url,url_status,last_online,threat,tags,urlhaus_link,reporter\n"
@@ -237,6 +241,75 @@ format = "warninglist"
         self.assertEqual(len(self.hits("net.ip", "8.8.8.8")), 1, "a built-in list")
         daemon.ctsd("allow", "add", f"net.ip={other}", "--why", "our scanner", "--by", "me")
         wait_until(lambda: not self.hits("net.ip", other), "it is allowed")
+
+    def history(self, scan_id: str) -> dict[str, Any]:
+        """How the feeds' part of a scan stands."""
+
+        def told() -> Answer | None:
+            answer = self.daemon.ask("GET", f"/console/scan/{scan_id}")
+            return answer if answer.status == 200 else None
+
+        answer = wait_until(told, "the scan is written")
+        (one,) = [one for one in answer.json["searches"] if one["searcher"] == "feeds"]
+        return dict(one)
+
+    def test_history(self) -> None:
+        """A scan tells what was found and is no hit, after a restart, too, without its value."""
+        daemon = self.daemon = self.made(
+            """
+[feeds.mine]
+file = "mine.txt"
+format = "lines"
+indicators = [{ field = "line", type = ["net.ip", "net.name"] }]
+"""
+        )
+        (daemon.directory / "mine.txt").write_text("8.8.8.8\nours.example\nbad.example\n")
+        daemon.start()
+        self.assertEqual(len(self.hits("net.name", "bad.example")), 1)
+        daemon.ctsd("allow", "add", "net.name=ours.example", "--why", "we own it", "--by", "me")
+        wait_until(lambda: not self.hits("net.name", "ours.example"), "it is allowed")
+        asked = (("net.name", "ours.example"), ("net.ip", "8.8.8.8"))
+        scans = [daemon.post(*one).json for one in asked]
+        self.assertEqual([scan["hits"] for scan in scans], [[], []])
+        before = [self.history(scan["id"]) for scan in scans]
+        allowed, listed = (one["suppressed"] for one in before)
+        self.assertEqual(
+            allowed, [{"feed": "mine", "type": "net.name", "by": "allowed by me: we own it"}]
+        )
+        self.assertEqual([(one["feed"], one["type"]) for one in listed], [("mine", "net.ip")])
+        self.assertNotIn("8.8.8.8", json.dumps(listed))
+        self.assertEqual(daemon.stop(), 0)
+        daemon.start()
+        self.assertEqual([self.history(scan["id"]) for scan in scans], before)
+        told = daemon.ctsd("scan", "net.ip", "8.8.8.8", "--searcher", "feeds").stdout
+        self.assertIn(f"no hit: net.ip of feed mine: {listed[0]['by']}", told)
+
+    def test_certificate(self) -> None:
+        """An uploaded certificate is found by its fingerprint, whichever form it has."""
+        pem = make_pair().pem
+        der = ssl.PEM_cert_to_DER_cert(pem.decode())
+        daemon = self.daemon = self.made(
+            """
+[feeds.mine]
+file = "mine.txt"
+format = "lines"
+indicators = [{ field = "line", type = "cert.x509" }]
+"""
+        )
+        (daemon.directory / "mine.txt").write_text(hashlib.sha1(der).hexdigest() + "\n")
+        daemon.start()
+        self.assertEqual(len(self.hits("cert.x509", hashlib.sha1(der).hexdigest())), 1)
+        for data in (pem, der):
+            body = multipart(
+                part("artifact", b'{"type":"cert.x509"}'),
+                part("file", data, file_name='"c.crt"'),
+            )
+            answer = daemon.ask("POST", "/", body, {"Content-Type": MULTIPART})
+            self.assertIn(answer.status, (200, 303))
+            final = answer if answer.status == 200 else daemon.finished(answer.json["id"])
+            (hit,) = properties(final)
+            self.assertEqual(hit["Matched"], "certificate in the file")
+        self.assertEqual(daemon.uploads(), [])
 
     def test_own_file(self) -> None:
         """A file of ours is taken, and again when it changes."""

@@ -38,7 +38,9 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from ctsd.searching import BaseArtifactSearch, Hit, SearchFailed, number, string, uri
+from ctsd.searching import (
+    BaseArtifactSearch, Found, Hit, SearchFailed, Suppressed, number, string, uri
+)
 
 
 class UnreachableArtifactSearch(BaseArtifactSearch):
@@ -72,6 +74,19 @@ class WaitingArtifactSearch(BaseArtifactSearch):
         return [Hit((string("said", go.read_text()),))]
 
 
+class ListedArtifactSearch(BaseArtifactSearch):
+    """Finds what is no finding, and can't ask all of its sources."""
+
+    def supports(self, artifact_type):
+        return artifact_type in ("system.mutex", "system.name")
+
+    async def search(self, artifact_type, search_term, **kwargs):
+        away = ("Mine", "Yours") if artifact_type == "system.name" else ()
+        by = "allowed by <b>me</b>: it is ours"
+        one = Suppressed("f", "net.ip", by)
+        return Found((), missing=away, suppressed=(one,), suppressed_more=2)
+
+
 class HostileArtifactSearch(BaseArtifactSearch):
     """Finds what would be markup, were it taken for that."""
 
@@ -98,7 +113,7 @@ scan_deadline_secs = {deadline_secs}
 
 [searchers]
 sync = ["internal"]
-async = ["phishtank", "unreachable", "waiting", "hostile"]
+async = ["phishtank", "unreachable", "waiting", "hostile", "listed"]
 path = ["own"]
 
 [searchers.unreachable]
@@ -237,6 +252,21 @@ class AskTests(PageTestCase):
             "all => all.map(one => getComputedStyle(one).borderLeft)"
         )
         self.assertEqual(len(set(looks)), 3)
+        self.check()
+
+    def test_suppressed(self) -> None:
+        """What was found and is no hit is seen, and which sources could not be asked."""
+        self.open()
+        told = r"nothing\s*no hit: net\.ip of feed f: allowed by <b>me</b>: it is ours\s+no hit: 2"
+        nothing = self.ask("system.mutex", "m")
+        self.expect_state("nothing", "Nothing found")
+        row = nothing.locator(".searches li", has_text="listed")
+        expect(row).to_have_text(re.compile(told))
+        away = self.ask("system.name", "n")
+        expect(away.locator(".verdict")).to_contain_text(
+            "Could not be asked: listed (Mine, Yours)."
+        )
+        expect(away.locator(".searches .suppressed")).to_contain_text("no hit: 2 more")
         self.check()
 
     def test_comes_in(self) -> None:
@@ -392,7 +422,7 @@ class StateTests(PageTestCase):
         """All searchers and services are there; a daemon that goes away and comes back is seen."""
         page = self.open()
         searchers = page.locator("#searchers > li")
-        expect(searchers).to_have_count(5)
+        expect(searchers).to_have_count(6)
         expect(searchers.nth(0)).to_contain_text(re.compile("internal.*on.*sync"))
         expect(searchers.nth(1)).to_contain_text(re.compile(r"phishtank.*on.*async\s*.*records"))
         services = page.locator("#services > li code")
