@@ -118,11 +118,13 @@ def flag(value: object, around: Surroundings) -> bool:
 
 
 def text(value: object, around: Surroundings) -> str:
-    """A string that is not empty."""
+    """A string that is not empty, and can be a part of a path."""
     if not isinstance(value, str):
         raise Wrong(f"expected a string, not {kind(value)}")
     if not value.strip():
         raise Wrong("expected a string that is not empty")
+    if "\0" in value:
+        raise Wrong("expected a string without NUL")
     return value
 
 
@@ -139,10 +141,7 @@ def one_of(*choices: str) -> Check:
 
 def path(value: object, around: Surroundings) -> Path:
     """A path, made absolute."""
-    given = text(value, around)
-    if "\0" in given:
-        raise Wrong("expected a path")
-    return around.base_dir / given
+    return around.base_dir / text(value, around)
 
 
 def each(check: Check, *, at_least: int = 0, of: str = "strings") -> Check:

@@ -136,7 +136,8 @@ def read_document(path: Path) -> Document:
     """
     path = path.absolute()
     try:
-        text = path.read_bytes().decode("utf-8")
+        # Some editors begin with a byte order mark.
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(str(path), "", f"can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -158,4 +159,9 @@ def parsed(text: str, *, name: str, base_dir: Path) -> Document:
         line = re.match(r"\d+", place)
         where = f"{name}:{line[0]}" if line else name
         raise ConfigError(where, "", f"no valid TOML: {what}") from None
+    except RecursionError:
+        raise ConfigError(name, "", "no valid TOML: nested too deep") from None
+    except ValueError:
+        # Python reads no longer integer (sys.set_int_max_str_digits).
+        raise ConfigError(name, "", "no valid TOML: a number of too many digits") from None
     return Document(name=name, base_dir=base_dir, text=text, data=data, lines=lines_of(text))

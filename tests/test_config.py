@@ -194,6 +194,15 @@ class FindingTests(ConfigCase):
         error = self.error("a = 1\n= 2\n")
         self.assertEqual(error.where, f"{self.file}:2")
         self.assertIn("no valid TOML", str(error))
+        for text, why in (
+            ("a = " + "[" * 20_000 + "]" * 20_000, "nested too deep"),
+            ("a = " + "9" * 5_000, "a number of too many digits"),
+        ):
+            self.assertEqual(str(self.error(text)), f"{self.file}: no valid TOML: {why}")
+
+    def test_byte_order_mark(self) -> None:
+        """What some editors put before everything does no harm."""
+        self.assertEqual(self.load("\ufeffretention_days = 2").retention_days, 2)
 
     def test_no_text(self) -> None:
         """What is no UTF-8 is told."""
@@ -402,6 +411,15 @@ class ErrorTests(ConfigCase):
             ("store.url = 'sqlite::memory:'", "store.url", '"sqlite:"'),
         ):
             self.assertWrong(text, 1, key, expected)
+
+    def test_nul(self) -> None:
+        """No name of a file, a host or a user has a NUL."""
+        for text, key in (
+            ('state_dir = "a\\u0000b"', "state_dir"),
+            ('listen = ["unix:a\\u0000b"]', "listen[0]"),
+            ('allowed_hosts = ["a\\u0000b"]', "allowed_hosts[0]"),
+        ):
+            self.assertWrong(text, 1, key, "expected a string without NUL")
 
     def test_texts_are_not_told(self) -> None:
         """An error shows no text from the file, which may be a secret."""
