@@ -59,8 +59,8 @@ class Reading:
         return cls.of(read_description(name, {}, doc), path)
 
     def as_text(self) -> str:
-        """All of it, as JSON; the same for equal ones."""
-        return json.dumps(self.as_json(), sort_keys=True)
+        """All of it, as JSON. The order of tables stays, for it is that of properties."""
+        return json.dumps(self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """What goes through JSON."""
