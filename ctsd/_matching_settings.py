@@ -10,7 +10,8 @@ from ctsd import _config_checks as checks
 from ctsd._tables import key as _key
 
 _MIB = 1024**2
-_MAX_COUNT = 1_000_000
+#: What is looked up is looked up in the reactor.
+_MAX_COUNT = 10_000
 
 
 def _count(about: str, default: int, *, at_least: int = 1) -> Any:

@@ -11,7 +11,18 @@ from attrs import evolve
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ctsd.model import JSON, Artifact, EncodedHit, Ended, Outcome, Property, Scan, Search, Threat
+from ctsd.model import (
+    JSON,
+    Artifact,
+    EncodedHit,
+    Ended,
+    Outcome,
+    Property,
+    Scan,
+    Search,
+    Suppressed,
+    Threat,
+)
 from tests import strategies
 from tests.store_suite import ended_scan, finds, scan
 
@@ -86,7 +97,13 @@ def outcomes(text: str, hit: bytes) -> tuple[Outcome, ...]:
     return (
         Outcome(Ended.FOUND, (EncodedHit(hit), EncodedHit(b"{}"))),
         Outcome(Ended.FAILED, reason=text, after_secs=0.1, final=True),
-        Outcome(Ended.LATER, reason=text),
+        Outcome(
+            Ended.LATER,
+            reason=text,
+            missing=(text,),
+            suppressed=(Suppressed(text, text, text),),
+            suppressed_more=1,
+        ),
     )
 
 

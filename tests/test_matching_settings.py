@@ -53,6 +53,12 @@ class MatchingSettingsTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """What is none is refused by its name."""
-        for wrong in ("max_parts = 0", "max_suppressed = -1", "max_indicators = 1.5", "max_x = 1"):
+        for wrong in (
+            "max_parts = 0",
+            "max_parts = 10001",
+            "max_suppressed = -1",
+            "max_indicators = 1.5",
+            "max_x = 1",
+        ):
             error = self.assertRaises(ConfigError, self.load, f"[matching]\n{wrong}\n")
             self.assertIn(f"matching.{wrong.split()[0]}", str(error))

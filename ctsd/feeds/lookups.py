@@ -99,6 +99,7 @@ def lookups(artifact: Artifact, derived: Iterable[Derived] = ()) -> list[Lookup]
     """
     What an artifact looks for: first what equals it.
 
+    :param artifact: of at most as many recipients as shall be looked for.
     :param derived: what else derives from it (L{ctsd.artifacts.derived}, L{ctsd.feeds.contents}),
         in the order in which it shall be found.
     """
