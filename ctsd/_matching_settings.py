@@ -34,6 +34,10 @@ class Matching:
     max_certificate_bytes: int = _key(
         checks.whole(1, 64 * _MIB), "A larger file is no certificate", default=_MIB
     )
+    max_list_bytes: int = _key(
+        checks.whole(1, 1024 * _MIB), "A larger file is no warninglist", default=64 * _MIB
+    )
+    max_lists: int = _count("So many warninglists are taken from files", 1000)
     max_counted: int = _count(
         "So many records of a feed are looked at to count those that are not shown", 200
     )

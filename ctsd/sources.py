@@ -210,6 +210,8 @@ def start_sources(
                 clock=reactor,
                 in_thread=in_thread,
                 now=store.now,
+                max_bytes=settings.matching.max_list_bytes,
+                max_files=settings.matching.max_lists,
             )
             screener = Screener(
                 lists=lambda: lists.lists,

@@ -33,6 +33,8 @@ class MatchingTests(SynchronousTestCase):
         self.assertEqual((limits.text_chars, limits.message_bytes), (1 << 20, 32 << 20))
         self.assertIn(f"a message 32 MiB and {limits.parts} parts", DOCS)
         self.assertIn(f"{limits.found} indicators", DOCS)
+        self.assertEqual(lookups.MAX_PARENTS, 8)
+        self.assertIn("those of more than eight labels are not looked for", DOCS)
         lookup = LookupLimits()
         self.assertIn(f"an e-mail's recipients {lookup.max_recipients:,}.", DOCS)
         self.assertIn(f"Of one search {lookup.max_suppressed} are kept", DOCS)

@@ -12,6 +12,7 @@ from ctsd.errors import ConfigError
 from ctsd.feeding import content_limits, lookup_limits
 from ctsd.feeds.contents import Limits
 from ctsd.feeds.indicators import MAX_COUNTED
+from ctsd.feeds.list_files import MAX_BYTES, MAX_FILES
 from ctsd.records import LookupLimits
 
 
@@ -30,20 +31,25 @@ class MatchingSettingsTests(SynchronousTestCase):
         self.assertEqual(content_limits(settings), Limits())
         self.assertEqual(lookup_limits(settings), LookupLimits())
         self.assertEqual(settings.matching.max_counted, MAX_COUNTED)
+        self.assertEqual(settings.matching.max_list_bytes, MAX_BYTES)
+        self.assertEqual(settings.matching.max_lists, MAX_FILES)
 
     def test_all(self) -> None:
         """Every key arrives."""
         settings = self.load(
             "[matching]\nmax_text_chars = 1\nmax_message_bytes = 2\nmax_parts = 3\n"
             "max_indicators = 4\nmax_recipients = 5\nmax_certificate_bytes = 6\n"
-            "max_counted = 7\nmax_suppressed = 0\n"
+            "max_counted = 7\nmax_suppressed = 0\nmax_list_bytes = 8\nmax_lists = 9\n"
         )
         self.assertEqual(
             content_limits(settings),
             Limits(text_chars=1, message_bytes=2, parts=3, found=4, certificate_bytes=6),
         )
         self.assertEqual(lookup_limits(settings), LookupLimits(max_recipients=5, max_suppressed=0))
-        self.assertEqual(settings.matching.max_counted, 7)
+        matching = settings.matching
+        self.assertEqual(
+            (matching.max_counted, matching.max_list_bytes, matching.max_lists), (7, 8, 9)
+        )
 
     def test_tells(self) -> None:
         """Who does not want to know what could not be asked gets no hit about it here, either."""

@@ -31,6 +31,10 @@ from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists, every_do
 #: In a directory of lists, and in its directories, each list has this name.
 LIST_NAME: Final = "list.json"
 
+#: The largest list, and how many lists there may be, where nobody says otherwise.
+MAX_BYTES: Final = 64 << 20
+MAX_FILES: Final = 1000
+
 #: How long after an index could not be built it is tried again.
 RETRY_SECS: Final = 600.0
 
@@ -55,8 +59,8 @@ class ListFiles(Service):
         in_thread: InThread,
         now: Callable[[], float],
         look_secs: float = 30.0,
-        max_bytes: int = 64 << 20,
-        max_files: int = 1000,
+        max_bytes: int = MAX_BYTES,
+        max_files: int = MAX_FILES,
     ) -> None:
         """
         :param paths: lists, or directories with lists: C{list.json}, C{<name>/list.json}.
