@@ -26,6 +26,7 @@ from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.keys import HOST, ON_HOST
 from ctsd.feeds.lookups import INSIDE, Lookup, looks_inside, lookups
 from ctsd.feeds.networks import Table
+from ctsd.feeds.parts import part_patterns
 from ctsd.feeds.tallies import Asked, Run, Tally, by_feed, confirmed, take_parts
 from ctsd.indicator_forms import Network
 from ctsd.model import Artifact
@@ -65,7 +66,11 @@ class KeyIndex:
         self._hash_feeds = arrays["hash_feeds"]
         self._hash_rows = arrays["hash_rows"]
         self._tables = {version: Table.of(version, arrays) for version in (4, 6)}
-        self._parted = tuple(number for number, file in enumerate(files) if file.parts)
+        # Of each type that something can be a part of: the longest value.
+        self._longest: dict[str, int] = {}
+        for file in files:
+            for type, parts in file.parts.items():
+                self._longest[type] = max(self._longest.get(type, 0), parts.longest)
         self._outdated = frozenset(
             number for number, file in enumerate(files) if file.about.label != label
         )
@@ -165,9 +170,13 @@ class KeyIndex:
                 if not some:
                     continue
             runs = some if runs is None else runs + some
-        if runs is None and not self._parted:
+        patterns: tuple[bytes, ...] = ()
+        if artifact.type in self._longest:
+            longest = self._longest[artifact.type]
+            patterns = part_patterns(artifact.type, artifact.value, longest=longest)
+        if runs is None and not patterns:
             return ()
-        return self._matches(runs or [], artifact, limit, wanted, hidden)
+        return self._matches(runs or [], artifact.type, patterns, limit, wanted, hidden)
 
     def _may_show(self, key: bytes, note: str) -> bool:
         """Whether what was found by a key says something of what was asked."""
@@ -206,7 +215,8 @@ class KeyIndex:
     def _matches(
         self,
         runs: list[Run],
-        artifact: Artifact,
+        type: str,
+        patterns: Sequence[bytes],
         limit: int,
         wanted: Callable[[str, Indexed], bool] | None,
         hidden: Container[str],
@@ -224,10 +234,10 @@ class KeyIndex:
                     if not is_hidden(number):
                         tally = tallies.setdefault(number, Tally())
                         tally.take(rows, self._files[number], asked, partial(confirmed, run))
-            for number in () if is_derived else self._parted:
-                if not is_hidden(number):
+            for number, file in enumerate(self._files) if patterns and not is_derived else ():
+                if type in file.parts and not is_hidden(number):
                     tally = tallies.setdefault(number, Tally())
-                    take_parts(tally, artifact, self._files[number], asked)
+                    take_parts(tally, file.parts[type], patterns, file, asked)
         return tuple(
             FeedMatches(
                 feed=self._files[number].about.name,

@@ -11,7 +11,7 @@ of a key in bytes and of a value in characters.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import define, field, frozen
@@ -20,6 +20,7 @@ from ctsd import artifacts, matching
 from ctsd.feeds.array_file import ArrayFile, ArrayWriter
 from ctsd.feeds.section import MARK, Section, is_whole
 from ctsd.model import JSON
+from ctsd.normal_forms import bare_url, has_scheme
 
 #: The types with rules for parts of a value.
 PART_TYPES: Final = matching.PART_TYPES | {"net.ip", "net.uri"}
@@ -94,26 +95,45 @@ class PartsWriter:
             put("suffixes", suffixes.data, "i" if suffixes.itemsize == 4 else "q")
 
 
+def part_patterns(type: str, value: JSON, *, longest: int) -> tuple[bytes, ...]:
+    """
+    What to look for to find what contains a value; nothing when it finds its equal alone.
+
+    :param longest: characters of the longest value that is stored.
+    """
+    if type not in PART_TYPES or not isinstance(value, str):
+        return ()
+    if len(value) > max(longest, _LONG_CHARS):
+        return ()
+    # Most URLs have a scheme: these need no form to be made.
+    if type == "net.uri" and has_scheme(bare_url(value)):
+        return ()
+    return tuple([each for each in artifacts.patterns(type, value) if not is_whole(each)])
+
+
 @frozen(eq=False)
 class Parts:
-    """The records of one artifact type, by what they contain."""
+    """
+    The records of one artifact type, by what they contain.
 
+    :ivar longest: characters of the longest value.
+    """
+
+    longest: int
     _section: Section
     _rows: memoryview
 
-    def find(self, type: str, value: JSON, *, size: int) -> Iterator[tuple[Sequence[int], bool]]:
+    def find(self, patterns: Iterable[bytes], *, size: int) -> Iterator[tuple[Sequence[int], bool]]:
         """
-        The rows that contain a value, in turns that depend on the data alone; and whether a turn
-        is the last one. No turn at all: there is none, or the value finds its equal alone.
+        The rows that contain one of L{part_patterns}, in turns that depend on the data alone; and
+        whether a turn is the last one. No turn at all: there is none.
 
         :param size: how many occurrences are looked at in a turn.
         """
         section = self._section
-        if isinstance(value, str) and len(value) > max(section.longest_value, _LONG_CHARS):
-            return
         spans = []
-        for pattern in artifacts.patterns(type, value):
-            if len(pattern) <= section.longest_key and not is_whole(pattern):
+        for pattern in patterns:
+            if len(pattern) <= section.longest_key:
                 span = section.span(pattern)
                 if span is not None:
                     spans.append(span)
@@ -151,5 +171,5 @@ def parts_of(file: ArrayFile) -> Mapping[str, Parts]:
             longest_value=longest_value,
         )
         type = prefix.removeprefix(_PREFIX).removesuffix(".")
-        found[type] = Parts(section, arrays[f"{prefix}rows"])
+        found[type] = Parts(longest_value, section, arrays[f"{prefix}rows"])
     return found

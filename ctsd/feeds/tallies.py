@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from ctsd.feeds.feed_file import FeedFile
 from ctsd.feeds.keys import URL, stored
 from ctsd.feeds.lookups import Lookup, how_found
-from ctsd.model import Artifact
+from ctsd.feeds.parts import Parts
 from ctsd.records import CONTAINS, Indexed, Matched
 
 #: So many occurrences of an artifact within a feed's records are looked at in one turn.
@@ -103,13 +103,12 @@ class Tally:
                 return
 
 
-def take_parts(tally: Tally, artifact: Artifact, file: FeedFile, asked: Asked) -> None:
+def take_parts(
+    tally: Tally, parts: Parts, patterns: Sequence[bytes], file: FeedFile, asked: Asked
+) -> None:
     """Look at the records of a feed that contain the artifact."""
-    parts = file.parts.get(artifact.type)
-    if parts is None:
-        return
     # Usually the first turn is the last: a further one only when all of it was left out.
-    for rows, is_last in parts.find(artifact.type, artifact.value, size=PART_TURN):
+    for rows, is_last in parts.find(patterns, size=PART_TURN):
         tally.take(rows, file, asked, _contains)
         if tally.matched and not is_last:
             tally.at_least = True
