@@ -217,6 +217,7 @@ def start_sources(
                 lists=lambda: lists.lists,
                 allow_list=AllowList(store=store, holder=uuid.uuid4().hex),
                 clock=reactor,
+                in_thread=in_thread,
                 now=store.now,
                 marking=marking,
             )

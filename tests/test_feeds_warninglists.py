@@ -9,13 +9,14 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, ensureDeferred, fail
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import StoreError
 from ctsd.feeds import allowed
-from ctsd.feeds.allowed import Allowed, AllowList, current, of_value
+from ctsd.feeds.allowed import Allowed, AllowedValues, AllowList, current, of_value
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import merge_feeds, write_feed
@@ -179,6 +180,24 @@ class ListedTests(SynchronousTestCase):
             self.assertEqual(lists.listed(type, value), "", value)
 
 
+_VALUES = st.one_of(
+    st.tuples(
+        st.sampled_from(["net.name", "net.uri", "string"]),
+        st.sampled_from(
+            ["a.example", "b.a.example", "c.b.a.example", "xa.example", "example", "192.0.2.7"]
+        ),
+    ),
+    st.tuples(st.just("net.uri"), st.sampled_from(["http://a.example/", "https://a.example/x"])),
+    st.tuples(
+        st.sampled_from(["net.ip", "net.cidr"]),
+        st.sampled_from(
+            ["192.0.2.7", "192.0.2.0/24", "192.0.0.0/16", "0.0.0.0/0", "::/0", "2001:db8::1"]
+        ),
+    ),
+    st.tuples(st.just("hash.md5"), st.sampled_from(["d" * 32, "D" * 32, "e" * 32])),
+)
+
+
 class AllowedTests(SynchronousTestCase):
     """What is allowed."""
 
@@ -197,6 +216,22 @@ class AllowedTests(SynchronousTestCase):
             (("string", "x"), PASSWORD, "x", False),
         ):
             self.assertEqual(of_value(*entry).covers(type, value), is_covered, (entry, type, value))
+
+    @given(
+        st.lists(st.tuples(_VALUES, st.sampled_from([None, 50.0, 150.0])), max_size=8),
+        st.lists(_VALUES, min_size=1, max_size=4),
+    )
+    def test_found(
+        self, given: list[tuple[tuple[str, str], float | None]], asked: list[tuple[str, str]]
+    ) -> None:
+        """Of many entries the first that covers a value is found, if its time is not over."""
+        entries = [Allowed(type=type, value=value, until=until) for (type, value), until in given]
+        values = AllowedValues(entries)
+        for type, value in asked:
+            expected = next(
+                (one for one in current(entries, 100.0) if one.covers(type, value)), None
+            )
+            self.assertIs(values.find(type, value, 100.0), expected)
 
     def test_what_can_not_be(self) -> None:
         """Types that don't exist or can't be allowed, and empty values."""
@@ -275,7 +310,7 @@ class ScreeningTests(SynchronousTestCase):
         """One list, one allowed host, one feed that marks."""
         lists = Warninglists(small=SmallLists(LISTS), patterns=Patterns(()))
         ours = [Allowed(type="net.name", value="ours.example", by="bob", why="it is ours")]
-        self.screening = Screening(lists=lists, allowed=ours, marking={"marks"})
+        self.screening = Screening(lists=lists, allowed=AllowedValues(ours), marking={"marks"})
 
     def wanted(self, feed: str, type: str, value: str) -> bool:
         """Whether a record would be a hit."""
@@ -309,6 +344,7 @@ class ScreenerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """One that reads an empty list."""
+        self.threads = 0
         self.clock = Clock()
         self.store = MemoryStore(clock=self.clock)
         self.allow_list = AllowList(store=self.store, holder="one")
@@ -317,8 +353,14 @@ class ScreenerTests(SynchronousTestCase):
             lists=lambda: lists,
             allow_list=self.allow_list,
             clock=self.clock,
+            in_thread=self.in_thread,
             now=self.clock.seconds,
         )
+
+    def in_thread(self, function: Any, *args: Any) -> Deferred[Any]:
+        """As if in a thread; C{threads} counts."""
+        self.threads += 1
+        return maybeDeferred(function, *args)
 
     def wanted(self, value: str) -> bool:
         """Whether a host would be a hit now."""
@@ -341,8 +383,26 @@ class ScreenerTests(SynchronousTestCase):
         self.assertFalse(self.wanted("ours.example"))
         self.clock.advance(15)
         self.assertTrue(self.wanted("ours.example"))
+        self.assertEqual(self.threads, 1, "only what has changed is read")
         self.successResultOf(self.screener.stopService())
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_unreadable(self) -> None:
+        """A list that can't be read changes nothing, and is told once; the next one counts."""
+        self.allow("ours.example")
+        self.screener.startService()
+        good = self.successResultOf(self.store.get(key="allow-list"))
+        put = self.store.put
+        self.successResultOf(put(key="allow-list", value=b"nonsense", secs=1000.0))
+        with capturedLogs() as logged:
+            self.clock.advance(10)
+            self.clock.advance(10)
+        self.assertEqual(len(logged), 1)
+        self.assertFalse(self.wanted("ours.example"))
+        self.successResultOf(put(key="allow-list", value=good, secs=1000.0))
+        self.clock.advance(10)
+        self.assertFalse(self.wanted("ours.example"))
+        self.successResultOf(self.screener.stopService())
 
     def test_store_away(self) -> None:
         """While the store is away, what was read last counts; that is told once."""

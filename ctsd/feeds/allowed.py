@@ -7,13 +7,14 @@ It lies in the store under one key, so that every node has it.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 from attrs import asdict, field, frozen
 
 from ctsd.artifacts import SHAPES, Shape
 from ctsd.feeds.keys import HOST, stored
+from ctsd.indicator_forms import Network
 from ctsd.interfaces import IShared
 from ctsd.model import FILE, JSON, PASSWORD
 
@@ -89,6 +90,76 @@ def is_same(one: Allowed, other: Allowed) -> bool:
     return stored(one.type, one.value) == stored(other.type, other.value)
 
 
+class AllowedValues:
+    """
+    Entries, found by what an indicator is: in microseconds, however many there are.
+    """
+
+    def __init__(self, entries: Sequence[Allowed] = ()) -> None:
+        """To index as many entries as there can be takes a good part of a second."""
+        # Each with its place: of several that cover a value, the first one is told.
+        self._by_key: dict[bytes, list[tuple[int, Allowed]]] = {}
+        self._networks: dict[tuple[int, int], dict[int, list[tuple[int, Allowed]]]] = {}
+        for place, entry in enumerate(entries):
+            keys, network = stored(entry.type, entry.value)
+            if network is not None:
+                sizes = self._networks.setdefault((network.version, network.prefix), {})
+                first = network.first >> (network.bits - network.prefix)
+                sizes.setdefault(first, []).append((place, entry))
+            elif keys:
+                self._by_key.setdefault(keys[0], []).append((place, entry))
+
+    def find(self, type: str, value: JSON, now: float) -> Allowed | None:
+        """The first entry that covers an indicator, and whose time is not over."""
+        if not self._by_key and not self._networks:
+            return None
+        there = [
+            each
+            for each in self._covering(*stored(type, value))
+            if each[1].until is None or each[1].until > now
+        ]
+        return min(there, key=lambda each: each[0])[1] if there else None
+
+    def _covering(
+        self, keys: Sequence[bytes], network: Network | None
+    ) -> Iterator[tuple[int, Allowed]]:
+        if network is not None:
+            for (version, prefix), sizes in self._networks.items():
+                if version == network.version and prefix <= network.prefix:
+                    yield from sizes.get(network.first >> (network.bits - prefix), ())
+        if not keys:
+            return
+        yield from self._by_key.get(keys[0], ())
+        if keys[0][:1] == HOST:
+            _, *above = keys[0][1:].split(b".")
+            for at in range(len(above)):
+                yield from self._by_key.get(HOST + b".".join(above[at:]), ())
+
+
+def entries_of(data: bytes | None) -> tuple[Allowed, ...]:
+    """
+    The entries in what lies in the store, in the order in which they were added.
+
+    :raises ValueError: that is no list of this version.
+    """
+    if data is None:
+        return ()
+    try:
+        given: list[dict[str, Any]] = json.loads(data)
+        return tuple(Allowed(**each) for each in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError("the allow list in the store can't be read") from error
+
+
+def allowed_values(data: bytes | None) -> AllowedValues:
+    """
+    What L{entries_of} says, to be searched. For a thread.
+
+    :raises ValueError: see there.
+    """
+    return AllowedValues(entries_of(data))
+
+
 class AllowList:
     """The list in the store."""
 
@@ -106,14 +177,15 @@ class AllowList:
         :raises ctsd.errors.StoreError: it can't be read.
         :raises ValueError: what lies there is no list of this version.
         """
-        data = await self._store.get(key=KEY)
-        if data is None:
-            return ()
-        try:
-            given: list[dict[str, Any]] = json.loads(data)
-            return tuple(Allowed(**each) for each in given)
-        except (TypeError, ValueError) as error:
-            raise ValueError("the allow list in the store can't be read") from error
+        return entries_of(await self.data())
+
+    async def data(self) -> bytes | None:
+        """
+        All of it, as it lies in the store; None while there is nothing.
+
+        :raises ctsd.errors.StoreError: it can't be read.
+        """
+        return await self._store.get(key=KEY)
 
     async def add(self, entry: Allowed) -> bool:
         """

@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.feeds.allowed import Allowed, AllowList, current
+from ctsd.feeds.allowed import AllowedValues, AllowList, allowed_values
+from ctsd.feeds.job import InThread
 from ctsd.feeds.screening import Screening
 from ctsd.feeds.warninglists import Warninglists
 
@@ -33,6 +34,7 @@ class Screener(Service):
         lists: Callable[[], Warninglists],
         allow_list: AllowList,
         clock: IReactorTime,
+        in_thread: InThread,
         now: Callable[[], float],
         marking: Container[str] = (),
         refresh_secs: float = 10.0,
@@ -44,10 +46,12 @@ class Screener(Service):
         """
         self._lists = lists
         self._allow_list = allow_list
+        self._in_thread = in_thread
         self._now = now
         self._marking = marking
         self._refresh_secs = refresh_secs
-        self._entries: tuple[Allowed, ...] = ()
+        self._data: bytes | None = None
+        self._allowed = AllowedValues()
         self._trouble = ""
         self._loop = LoopingCall(self._turn)
         self._loop.clock = clock
@@ -80,7 +84,8 @@ class Screener(Service):
         """For one search that begins now."""
         return Screening(
             lists=self._lists(),
-            allowed=current(self._entries, self._now()),
+            allowed=self._allowed,
+            now=self._now(),
             marking=self._marking,
         )
 
@@ -90,7 +95,10 @@ class Screener(Service):
 
     async def _read(self) -> None:
         try:
-            self._entries = await self._allow_list.entries()
+            data = await self._allow_list.data()
+            if data != self._data:
+                self._allowed = await self._in_thread(allowed_values, data)
+                self._data = data
         except (StoreError, ValueError) as error:
             trouble = error.reason if isinstance(error, StoreError) else str(error)
             if trouble != self._trouble:

@@ -5,11 +5,11 @@ that people entered are never screened: they don't come from here.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 
 from attrs import define, field
 
-from ctsd.feeds.allowed import Allowed
+from ctsd.feeds.allowed import AllowedValues
 from ctsd.feeds.warninglists import Warninglists
 from ctsd.model import Suppressed
 from ctsd.records import Indexed
@@ -23,28 +23,30 @@ class Screening:
     """
     One search's screening; its L{wanted} goes to L{ctsd.interfaces.IIndicators.find}::
 
-        screening = Screening(lists=lists, allowed=allowed.of(now), marked=feeds_that_mark)
+        screening = Screening(lists=lists, allowed=allowed, now=now, marking=feeds_that_mark)
         found = indicators.find(artifact=artifact, limit=10, wanted=screening.wanted)
         screening.mark(feed, record)            # the list's name, for L{MARK_PROPERTY}; or ""
 
     :ivar lists: the warninglists.
-    :ivar allowed: what is allowed now.
+    :ivar allowed: what people allow.
+    :ivar now: POSIX seconds; what is not allowed any more does not count.
     :ivar marking: the names of feeds whose hits are marked instead of left out, when a
         warninglist has them; what is allowed is left out all the same.
     :ivar suppressed: what was left out.
     """
 
     lists: Warninglists
-    allowed: Iterable[Allowed] = ()
+    allowed: AllowedValues = field(factory=AllowedValues)
+    now: float = 0.0
     marking: Container[str] = ()
     suppressed: list[Suppressed] = field(factory=list)
 
     def wanted(self, feed: str, record: Indexed) -> bool:
         """Whether a record that was found is a hit."""
-        for each in self.allowed:
-            if each.covers(record.type, record.value):
-                self._suppress(feed, record, each.told())
-                return False
+        entry = self.allowed.find(record.type, record.value, self.now)
+        if entry is not None:
+            self._suppress(feed, record, entry.told())
+            return False
         if feed in self.marking:
             return True
         listed = self.lists.listed(record.type, record.value)
