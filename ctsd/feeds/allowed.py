@@ -96,7 +96,7 @@ class AllowedValues:
     """
 
     def __init__(self, entries: Sequence[Allowed] = ()) -> None:
-        """To index as many entries as there can be takes a good part of a second."""
+        """To index as many entries as there can be takes some ten milliseconds."""
         # Each with its place: of several that cover a value, the first one is told.
         self._by_key: dict[bytes, list[tuple[int, Allowed]]] = {}
         self._networks: dict[tuple[int, int], dict[int, list[tuple[int, Allowed]]]] = {}
