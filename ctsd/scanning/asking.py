@@ -5,7 +5,7 @@ or raises becomes an L{Outcome}.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -15,9 +15,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import SearchFailed, SearchLater
-from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Secret, Threat
+from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Threat
 from ctsd.properties import string
 from ctsd.records import Finds
+from ctsd.scanning.hiding import hiding
 from ctsd.scanning.source import Answered, Ask, Question, SearchFile, Source
 from ctsd.scans import merge
 from ctsd.searcher import (
@@ -220,29 +221,6 @@ def _hit(finding: Any) -> Hit:
     if isinstance(finding, Threat):
         return Hit(finding.properties or (string("Threat", finding.name),))
     raise TypeError(f"a searcher gives Hit or Threat, not {type(finding).__name__}")
-
-
-def hiding(text: str, question: Question, settings: Mapping[str, Any]) -> str:
-    """A searcher's own words, without the artifact's value and the secrets in its settings."""
-    if question.type == PASSWORD:
-        return "(hidden)"
-    for secret in _secrets(settings):
-        text = text.replace(secret, "(secret)")
-    value = question.value
-    if isinstance(value, str) and value:
-        text = text.replace(value, "(the artifact)")
-    return text
-
-
-def _secrets(value: Any) -> Iterator[Secret]:
-    if isinstance(value, Secret):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _secrets(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _secrets(inner)
 
 
 def _is_gone(file: File | None) -> bool:

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from ctsd.model import Ended, Outcome
 from ctsd.records import Finds
-from ctsd.scanning.asking import hiding
+from ctsd.scanning.hiding import hiding
 from ctsd.scanning.source import Answered, Ask, Source
 from ctsd.stored import decode_outcome, decode_threat, encode_outcome, encode_threat
 from ctsd.wire import is_encoded_hit
