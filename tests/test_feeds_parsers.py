@@ -75,7 +75,7 @@ class ParserCase(SynchronousTestCase):
 class SampleTests(ParserCase):
     """The samples of the catalogue, in their providers' formats."""
 
-    def taken(self, name: str) -> list[Record]:
+    def taken(self, name: str, *, shows: bool = True) -> list[Record]:
         """The records of a sample."""
         described = {
             one.name: one for one in read_descriptions({}, Document(name="x", base_dir=Path("/")))
@@ -92,6 +92,7 @@ class SampleTests(ParserCase):
                 now=NOW,
                 max_bytes=feed.provider.max_unpacked_bytes,
                 tally=self.tally,
+                shows=shows,
             )
         )
 
@@ -130,6 +131,18 @@ class SampleTests(ParserCase):
             self.taken(name)
             tally = self.tally
             self.assertEqual([tally.rows, tally.records, tally.unwanted, tally.bad], counts, name)
+
+    def test_counted_alone(self) -> None:
+        """Who only counts gets the same indicators, and the same counts."""
+        for file in SAMPLES.iterdir():
+            name = file.name.partition(".")[0]
+            shown = [(one.type, one.value, one.expires) for one in self.taken(name)]
+            tally = self.tally
+            counted = self.taken(name, shows=False)
+            self.assertEqual([(one.type, one.value, one.expires) for one in counted], shown)
+            self.assertEqual(self.tally, tally)
+            if not name.startswith("warninglist"):
+                self.assertEqual({(one.name, one.properties) for one in counted}, {("", ())})
 
     def test_every_sample_is_counted(self) -> None:
         """The table above leaves none out."""

@@ -46,6 +46,7 @@ def examine(given: dict[str, Any]) -> dict[str, int]:
         now=time.time(),
         max_bytes=given["max_bytes"],
         tally=tally,
+        shows=False,
     )
     for _ in records:
         pass

@@ -72,6 +72,20 @@ class Fields:
 
         return walked
 
+    def text(self, name: str) -> Callable[[Row], str]:
+        """One field as one text, several values joined with commas; empty when there is none."""
+        if self._nested or name in self._made:
+            read = self.field(name)
+            return lambda row: ", ".join(read(row))
+        empty = self._empty
+
+        def plain(row: Row) -> str:
+            value = row.get(name)
+            text = value.strip() if value else ""
+            return "" if text in empty else text
+
+        return plain
+
     def template(
         self, template: str, encoded: Callable[[str], str] = lambda text: text
     ) -> Callable[[Row], str]:
@@ -82,16 +96,15 @@ class Fields:
         """
         # Taken apart once: texts and, between them, the fields.
         begin, *rest = literals(template)
-        fields = map(self.field, placeholders(template))
-        parts = list(zip(fields, rest, strict=True))
+        parts = list(zip(map(self.text, placeholders(template)), rest, strict=True))
 
         def fill(row: Row) -> str:
             text = begin
             for read, behind in parts:
-                values = read(row)
-                if not values:
+                value = read(row)
+                if not value:
                     return ""
-                text += encoded(", ".join(values)) + behind
+                text += encoded(value) + behind
             return text
 
         return fill
@@ -107,12 +120,12 @@ class Fields:
 
         return holds
 
-    def need(self, condition: Condition) -> Callable[[Row], bool]:
-        """Whether a row has what it needs: a field that is not empty, for which all of it holds."""
-        read = self.field(condition.field)
+    def need(self, condition: Condition) -> Callable[[Row], object]:
+        """True of a row that has what it needs: a field that is not empty, for which all holds."""
         tests = _tests(condition)
         if not tests:
-            return lambda row: bool(read(row))
+            return self.text(condition.field)
+        read = self.field(condition.field)
 
         def is_met(row: Row) -> bool:
             texts = read(row)

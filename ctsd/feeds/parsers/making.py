@@ -53,13 +53,18 @@ class LeftOut:
 class Maker:
     """Makes records of rows, as a layout says."""
 
-    def __init__(self, layout: Layout, *, title: str, credit: str = "", now: float) -> None:
+    def __init__(
+        self, layout: Layout, *, title: str, credit: str = "", now: float, shows: bool = True
+    ) -> None:
         """
         :param title: what hits call the feed, and threats without a template of their name.
         :param credit: whom hits name; empty: nobody.
         :param now: POSIX seconds: what is not valid any more is left out.
+        :param shows: whether records have a name and properties; no row is refused for these, and
+            who only counts has no use for them.
         """
         self._now = now
+        self._shows = shows
         self._fields = fields = Fields(layout)
         self._filters = [fields.condition(each) for each in layout.filters]
         self._needs = [(each.field, fields.need(each)) for each in layout.needs]
@@ -74,6 +79,7 @@ class Maker:
         self._title = title
         self._valid_until = fields.field(layout.valid_until) if layout.valid_until else None
         self._last_seen = [fields.field(name) for name in layout.last_seen]
+        self._ages = bool(layout.valid_until or layout.last_seen)
         self._keep_secs = (layout.keep_days or 0.0) * _DAY_SECS
         self._has_pattern = bool(layout.pattern)
 
@@ -87,7 +93,7 @@ class Maker:
         for name, is_met in self._needs:
             if not is_met(row):
                 return Refusal(f"has no {name} that could be used")
-        expires = self._expires(row)
+        expires = self._expires(row) if self._ages else None
         if expires is not None and expires <= self._now:
             return LeftOut("is not valid any more")
         found: dict[tuple[str, str], None] = {}
@@ -105,8 +111,11 @@ class Maker:
             return LeftOut(_OTHER_KIND)
         if len(found) > _MAX_INDICATORS:
             return Refusal(f"has more than {_MAX_INDICATORS:,} indicators")
-        name = (self._name(row) if self._name else "") or self._title
-        properties = self._shown(row)
+        name = ""
+        properties: tuple[Property, ...] = ()
+        if self._shows:
+            name = (self._name(row) if self._name else "") or self._title
+            properties = self._shown(row)
         records = tuple(
             Record(type=type, value=value, name=name, properties=properties, expires=expires)
             for type, value in found
@@ -190,10 +199,10 @@ class Maker:
                 return lat_lng(name, degrees[0], degrees[1])
 
             return placed
-        read, kind = self._fields.field(rule.field), rule.type
+        read, kind = self._fields.text(rule.field), rule.type
 
         def shown(row: Row) -> Property | None:
-            text = ", ".join(read(row))[:_MAX_CHARS]
+            text = read(row)[:_MAX_CHARS]
             if not text:
                 return None
             value: JSON = text
@@ -205,7 +214,11 @@ class Maker:
         return shown
 
     def _shown(self, row: Row) -> tuple[Property, ...]:
-        properties = [one for one in (each(row) for each in self._properties) if one is not None]
+        properties = []
+        for each in self._properties:
+            one = each(row)
+            if one is not None:
+                properties.append(one)
         if self._plain:
             return (*properties, *self._credit)
         said = self._verdict

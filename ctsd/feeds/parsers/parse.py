@@ -45,6 +45,7 @@ def parse(
     now: float,
     max_bytes: int,
     tally: Tally,
+    shows: bool = True,
 ) -> Iterator[Record]:
     """
     The records of a file as its provider sends it. Rows that can't be used are counted and passed
@@ -55,13 +56,14 @@ def parse(
     :param now: POSIX seconds.
     :param max_bytes: of what is in it, unpacked.
     :param tally: is told what became of each row.
+    :param shows: see L{Maker}.
     :raises OSError: it can't be read.
     :raises ctsd.feeds.job.Refused: it is broken, or too large, or not in this format.
     """
     if layout.format == WARNINGLIST:
         yield from _entries(path, layout, max_bytes=max_bytes, tally=tally)
         return
-    make = Maker(layout, title=title, credit=credit, now=now).make
+    make = Maker(layout, title=title, credit=credit, now=now, shows=shows).make
     for row in rows_in(path, layout, max_bytes=max_bytes):
         tally.rows += 1
         if isinstance(row, BadRow):
