@@ -34,7 +34,7 @@ from ctsd.records import Indexed, Matches
 from ctsd.scanning.failing import DIRECTORY, read_failing
 from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.sources import feeds_on
-from ctsd.states import failing_text
+from ctsd.states import Failing
 from ctsd.store.places import is_network_filesystem
 
 _CERTIFICATE_WARNING_SECS = 30 * 86400
@@ -205,7 +205,7 @@ def _state_dir_errors(directory: Path) -> Iterator[str]:
         yield f"{directory} is on a network file system, where locks do not work"
 
 
-def _searcher_warnings(started: Started, failing: Mapping[str, float]) -> Iterator[str]:
+def _searcher_warnings(started: Started, failing: Mapping[str, Failing]) -> Iterator[str]:
     for one in started.off:
         if not (one.broken and one.mode):
             yield f"searcher {one.name} is off: {one.why_off}"
@@ -214,7 +214,7 @@ def _searcher_warnings(started: Started, failing: Mapping[str, float]) -> Iterat
         if trouble:
             yield f"searcher {found.name}: {trouble}"
         if found.name in failing:
-            yield f"searcher {found.name}: {failing_text(failing[found.name])}"
+            yield f"searcher {found.name}: {failing[found.name]}"
 
 
 def _listener_warnings(listener: Listener, now: float) -> Iterator[str]:
@@ -281,7 +281,7 @@ def _searchers(arguments: argparse.Namespace, settings: Settings, world: World) 
         fails = ""
         if found.name in failing:
             # As the daemon has said that runs now, if one does.
-            state, fails = "failing", failing_text(failing[found.name])
+            state, fails = "failing", str(failing[found.name])
         rows.append(
             (found.name, found.mode or "", state, "; ".join(filter(None, (fails, trouble, about))))
         )

@@ -11,6 +11,24 @@ from attrs import frozen
 from ctsd.model import Outcome
 
 
+@frozen
+class Failing:
+    """
+    A searcher that could not be asked, from some search on; in POSIX seconds.
+
+    :ivar since: when that began.
+    :ivar last: when that was so the last time: nobody may have tried since.
+    """
+
+    since: float
+    last: float
+
+    def __str__(self) -> str:
+        """What people are told. Why it fails is for the log alone."""
+        last = "" if self.last - self.since < 1 else f", the last time {_date(self.last)}"
+        return f"could not be asked since {_date(self.since)}{last}; the log says why"
+
+
 @frozen(kw_only=True)
 class SearcherState:
     """
@@ -22,8 +40,7 @@ class SearcherState:
     :ivar required: whether a scan stays open while it could not be asked.
     :ivar loading: it can't answer yet only because something is still loading.
     :ivar trouble: what is wrong with it; empty when all is well.
-    :ivar failing_since: since when it could not be asked, POSIX seconds; None when its newest
-        search went well.
+    :ivar failing: set when it could not be asked the last time.
     :ivar about: what it says of itself, e.g. how many records it has.
     """
 
@@ -34,7 +51,7 @@ class SearcherState:
     required: bool = True
     loading: bool = False
     trouble: str = ""
-    failing_since: float | None = None
+    failing: Failing | None = None
     about: str = ""
 
 
@@ -56,14 +73,8 @@ class SearchState:
     due_in_secs: float | None = None
 
 
-def failing_text(since: float) -> str:
-    """
-    What people are told of a searcher that keeps failing. Why it does is for the log alone.
-
-    :param since: POSIX seconds.
-    """
+def _date(secs: float) -> str:
     try:
-        date = f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{datetime.fromtimestamp(secs, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):
-        date = ""
-    return f"could not be asked{date}; the log says why"
+        return "some time"

@@ -15,7 +15,7 @@ from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan
 from ctsd.scanning.source import Source
 from ctsd.sources import Sources
-from ctsd.states import SearcherState, SearchState, failing_text
+from ctsd.states import Failing, SearcherState, SearchState
 
 
 @implementer(IStatus)
@@ -25,7 +25,7 @@ class Status:
 
     :param sources: the searchers that there are now; they change when the configuration is read
         again.
-    :param failing: since when searchers fail, see L{ctsd.scanning.reliability.Reliability}.
+    :param failing: which searchers fail, see L{ctsd.scanning.reliability.Reliability}.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Status:
         flight: Flight,
         store: IScanStore,
         ids: IScanIds,
-        failing: Callable[[], Mapping[str, float]] = dict,
+        failing: Callable[[], Mapping[str, Failing]] = dict,
     ) -> None:
         self._sources = sources
         self._failing = failing
@@ -78,15 +78,14 @@ class Status:
         return _of_stored(scan, self._sources().services.get(service, ()), now)
 
 
-def _state_of(source: Source, failing_since: float | None) -> SearcherState:
-    failing = "" if failing_since is None else failing_text(failing_since)
+def _state_of(source: Source, failing: Failing | None) -> SearcherState:
     return SearcherState(
         name=source.name,
         mode="async" if source.asynchronous else "sync",
         required=source.required,
         loading=source.loading(),
-        trouble="; ".join(filter(None, (source.trouble(), failing))),
-        failing_since=failing_since,
+        trouble="; ".join(filter(None, (source.trouble(), str(failing or "")))),
+        failing=failing,
         about=source.describe(),
     )
 

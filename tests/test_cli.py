@@ -18,7 +18,8 @@ from ctsd.feeds.told import Told, write_told
 from ctsd.feeds.writer import IndexWriter
 from ctsd.records import Record
 from ctsd.scanning.failing import FailingFile
-from tests.commands import CommandCase
+from ctsd.states import Failing
+from tests.commands import NOW, CommandCase
 from tests.test_config import write_key_pair
 from tests.test_passwords import argon2
 
@@ -271,7 +272,7 @@ class CheckTests(CommandCase):
         self.write_searcher("async = ['keyed']\n[searchers.keyed]\napi_key = 'x'")
         file = FailingFile(self.dir / "var" / "failing" / "daemon")
         (self.dir / "var").mkdir(mode=0o700)
-        file.write({"keyed": 1_800_000_000.0, "gone": 1.0})
+        file.write({"keyed": Failing(NOW, NOW), "gone": Failing(1, 2)})
         told = "could not be asked since 2027-01-15 08:00:00 UTC; the log says why"
         self.assertIn(f"failing  {told}; ten records\n", self.succeed("searchers"))
         self.assertEqual(self.run_command("check"), 0)

@@ -18,14 +18,22 @@ from ctsd.scan_ids import ScanIds
 from ctsd.scanning import failing
 from ctsd.scanning.failing import AGAIN_SECS, FailingFile, TellsFailing, read_failing
 from ctsd.scanning.flight import Flight
-from ctsd.scanning.reliability import Reliability
+from ctsd.scanning.reliability import REMINDER_SECS, Reliability
 from ctsd.sources import Sources
-from ctsd.states import failing_text
+from ctsd.states import Failing
 from ctsd.status import Status
 from ctsd.store.memory import MemoryStore
 from tests.scanning import Told, source_of
 
+#: What a process of before said.
+LEFT = '{"vt": {"since": 4.0, "last": 4.0}}'
+
 AWAY = Outcome(Ended.FAILED, reason="s3cret.example does not answer")
+
+
+def at(secs: float) -> Failing:
+    """Who has failed once, then."""
+    return Failing(secs, secs)
 
 
 class FileCase(SynchronousTestCase):
@@ -56,9 +64,9 @@ class FailingFileTests(FileCase):
     def test_written(self) -> None:
         """What was said last counts, for nobody else to read."""
         file = self.file()
-        file.write({"vt": 5.0})
-        file.write({"vt": 5.0, "misp": 6.0})
-        self.assertEqual(read_failing(self.dir), {"vt": 5.0, "misp": 6.0})
+        file.write({"vt": at(5.0)})
+        file.write({"vt": at(5.0), "misp": at(6.0)})
+        self.assertEqual(read_failing(self.dir), {"vt": at(5.0), "misp": at(6.0)})
         self.assertEqual(file.path.stat().st_mode & 0o777, 0o600)
         self.assertEqual(os.listdir(self.dir), ["daemon"])
         file.write({})
@@ -66,55 +74,55 @@ class FailingFileTests(FileCase):
         self.assertEqual(os.listdir(self.dir), [])
 
     def test_several(self) -> None:
-        """Of several processes, the one that knows it for the longest counts."""
-        self.file("1.1").write({"vt": 5.0, "misp": 9.0})
-        self.file("2.1").write({"vt": 4.0})
-        self.assertEqual(read_failing(self.dir), {"vt": 4.0, "misp": 9.0})
+        """Of several processes, the first failure and the last one count."""
+        self.file("1.1").write({"vt": Failing(5, 7), "misp": at(9.0)})
+        self.file("2.1").write({"vt": Failing(4, 6)})
+        self.assertEqual(read_failing(self.dir), {"vt": Failing(4, 7), "misp": at(9.0)})
 
     def test_dead(self) -> None:
         """What a process that was killed has left does not count."""
         self.dir.mkdir()
-        (self.dir / "1.1").write_text('{"vt": 4.0}')
-        self.file("2.1").write({"misp": 5.0})
-        self.assertEqual(read_failing(self.dir), {"misp": 5.0})
+        (self.dir / "1.1").write_text(LEFT)
+        self.file("2.1").write({"misp": at(5.0)})
+        self.assertEqual(read_failing(self.dir), {"misp": at(5.0)})
 
     def test_replaced_meanwhile(self) -> None:
         """A file that is replaced just when it is looked at is looked at again."""
         file = self.file()
-        file.write({"vt": 4.0})
+        file.write({"vt": at(4.0)})
         looks: list[bool] = []
         real = failing._is_locked
 
         def looked(descriptor: int) -> bool:
             if not looks:
-                file.write({"vt": 4.0, "misp": 5.0})
+                file.write({"vt": at(4.0), "misp": at(5.0)})
             looks.append(real(descriptor))
             return looks[-1]
 
         self.patch(failing, "_is_locked", looked)
-        self.assertEqual(read_failing(self.dir), {"vt": 4.0, "misp": 5.0})
+        self.assertEqual(read_failing(self.dir), {"vt": at(4.0), "misp": at(5.0)})
         self.assertEqual(looks, [False, True])
 
     def test_damaged(self) -> None:
         """What is no file of ours says nothing."""
         file = self.file()
-        file.write({"vt": 4.0})
-        for text in ("", "[]", '{"vt": "soon"}', '{"vt": [1]}', "\x00"):
+        file.write({"vt": at(4.0)})
+        for text in ("", "[]", '{"vt": 4}', '{"vt": {"since": 4}}', LEFT[:-1], "\x00"):
             file.path.write_text(text)
             self.assertEqual(read_failing(self.dir), {}, text)
 
     def test_failed_write(self) -> None:
         """A file that can't be replaced stays, and counts."""
         file = self.file()
-        file.write({"vt": 4.0})
+        file.write({"vt": at(4.0)})
 
         def fails(path: Path, target: Path) -> None:
             raise OSError(28, "No space left on device")
 
         with_fault = self.patch(Path, "replace", fails)
-        self.assertRaises(OSError, file.write, {"misp": 5.0})
+        self.assertRaises(OSError, file.write, {"misp": at(5.0)})
         with_fault.restore()
-        self.assertEqual(read_failing(self.dir), {"vt": 4.0})
+        self.assertEqual(read_failing(self.dir), {"vt": at(4.0)})
         self.assertEqual(os.listdir(self.dir), ["daemon"])
 
 
@@ -159,15 +167,20 @@ class TellsFailingTests(FileCase):
         return work(*args)
 
     def test_follows(self) -> None:
-        """Who begins to fail is told at once, and who ceases; what stays so is not written."""
+        """Who begins to fail is told at once, and who ceases; who goes on, with each reminder."""
         written = self.written
         for _ in range(3):
             self.reliability.note("vt", AWAY)
             self.clock.advance(1)
-        self.assertEqual(read_failing(self.dir), {"vt": 1000})
+        self.assertEqual(read_failing(self.dir), {"vt": at(1000)})
+        self.assertEqual(self.written - written, 1)
+        self.clock.advance(REMINDER_SECS)
+        self.reliability.note("vt", AWAY)
+        last = 1003 + REMINDER_SECS
+        self.assertEqual(read_failing(self.dir), {"vt": Failing(1000, last)})
         self.reliability.note("vt", NOTHING)
         self.assertEqual(read_failing(self.dir), {})
-        self.assertEqual(self.written - written, 2)
+        self.assertEqual(self.written - written, 3)
 
     def test_no_reasons(self) -> None:
         """Why one fails is not in the file."""
@@ -189,7 +202,7 @@ class TellsFailingTests(FileCase):
         """A process of the same name that was killed has left nothing."""
         self.stop()
         self.dir.mkdir(exist_ok=True)
-        (self.dir / "daemon").write_text('{"vt": 4.0}')
+        (self.dir / "daemon").write_text(LEFT)
         self.tells.startService()
         self.assertEqual(os.listdir(self.dir), [])
 
@@ -216,7 +229,7 @@ class TellsFailingTests(FileCase):
         self.assertEqual(read_failing(self.dir), {})
         self.fault = None
         self.clock.advance(AGAIN_SECS)
-        self.assertEqual(read_failing(self.dir), {"vt": 1000})
+        self.assertEqual(read_failing(self.dir), {"vt": at(1000)})
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -228,7 +241,7 @@ class StatusTests(SynchronousTestCase):
         clock = Clock()
         store = MemoryStore(clock=clock)
         services = {"": (source_of(Told(), clock, asynchronous=True),)}
-        failing: dict[str, float] = {}
+        failing: dict[str, Failing] = {}
         status = Status(
             sources=lambda: Sources(indexes=MultiService(), services=services, off=()),
             flight=Flight(),
@@ -237,12 +250,17 @@ class StatusTests(SynchronousTestCase):
             failing=lambda: failing,
         )
         (state,) = status.searchers()
-        self.assertEqual((state.trouble, state.failing_since), ("", None))
-        failing["told"] = 1_800_000_000.0
+        self.assertEqual((state.trouble, state.failing), ("", None))
+        failing["told"] = at(1_800_000_000)
         (state,) = status.searchers()
         told = "could not be asked since 2027-01-15 08:00:00 UTC; the log says why"
-        self.assertEqual((state.trouble, state.failing_since), (told, 1_800_000_000.0))
+        self.assertEqual((state.trouble, state.failing), (told, at(1_800_000_000)))
 
-    def test_impossible_date(self) -> None:
-        """A date that is none is left out."""
-        self.assertEqual(failing_text(1e300), "could not be asked; the log says why")
+    def test_last(self) -> None:
+        """When that was some time ago is told, too; a date that is none breaks nothing."""
+        self.assertEqual(
+            str(Failing(1_800_000_000, 1_800_000_060)),
+            "could not be asked since 2027-01-15 08:00:00 UTC, the last time"
+            " 2027-01-15 08:01:00 UTC; the log says why",
+        )
+        self.assertIn("since some time;", str(at(1e300)))

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.model import NOTHING, Ended, Outcome
 from ctsd.scanning.reliability import REMINDER_SECS, Reliability
+from ctsd.states import Failing
 
 AWAY = Outcome(Ended.FAILED, reason="no route")
 
@@ -33,7 +34,7 @@ class ReliabilityTests(SynchronousTestCase):
             self.reliability.note("vt", AWAY)
         self.assertEqual(len(self.lines), 1)
         self.assertIn("no route", self.lines[0])
-        self.assertEqual(self.reliability.failing, {"vt": 1000})
+        self.assertEqual(self.reliability.failing, {"vt": Failing(1000, 1000)})
 
     def test_reminder(self) -> None:
         """One that keeps failing is told again, with how often it did."""
@@ -54,13 +55,17 @@ class ReliabilityTests(SynchronousTestCase):
         self.assertEqual(self.reliability.failing, {})
 
     def test_changes(self) -> None:
-        """Whoever wants to know hears when a source begins and ceases to fail, and no more."""
-        told: list[dict[str, float]] = []
+        """Whoever wants to know hears when a source begins and ceases to fail, and of reminders."""
+        told: list[dict[str, Failing]] = []
         self.reliability.changed = lambda: told.append(dict(self.reliability.failing))
         for outcome in (AWAY, AWAY, NOTHING, NOTHING, AWAY):
             self.reliability.note("vt", outcome)
             self.clock.advance(1)
-        self.assertEqual(told, [{"vt": 1000}, {}, {"vt": 1004}])
+        begun = {"vt": Failing(1004, 1004)}
+        self.assertEqual(told, [{"vt": Failing(1000, 1000)}, {}, begun])
+        self.clock.advance(REMINDER_SECS)
+        self.reliability.note("vt", AWAY)
+        self.assertEqual(told[-1], {"vt": Failing(1004, 1005 + REMINDER_SECS)})
 
     def test_later_is_no_failure(self) -> None:
         """A source that says "later" does not fail."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import ctsd
-from ctsd.states import SearcherState
+from ctsd.states import Failing, SearcherState
 from ctsd.testing import FakeStatus
 from ctsd.web.health import Health
 from tests.web_fixtures import Reply, WebCase, request
@@ -14,7 +14,11 @@ from tests.web_fixtures import Reply, WebCase, request
 INTERNAL = SearcherState(name="internal", mode="sync", about="3 records in /var/x")
 UNLISTED = SearcherState(name="vt", why_off="not listed")
 AWAY = SearcherState(
-    name="told", mode="async", required=False, trouble="no /srv/x", failing_since=1_800_000_000.5
+    name="told",
+    mode="async",
+    required=False,
+    trouble="no /srv/x",
+    failing=Failing(1_800_000_000.5, 1_800_000_060.5),
 )
 
 
@@ -87,6 +91,7 @@ class HealthTests(WebCase):
         body = self.get(INTERNAL, AWAY).body
         one = json.loads(body)["searchers"][1]
         self.assertEqual(one["failing_since"], "2027-01-15T08:00:00Z")
+        self.assertEqual(one["failing_last"], "2027-01-15T08:01:00Z")
         self.assertFalse(one["required"])
         self.assertNotIn(b"/srv/", body)
         self.assertNotIn(b"/var/", body)

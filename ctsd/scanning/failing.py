@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import asdict, define
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.scanning.reliability import Reliability
+from ctsd.states import Failing
 
 #: Where all files are, in C{state_dir}.
 DIRECTORY = "failing"
@@ -46,11 +47,11 @@ class FailingFile:
     path: Path
     _descriptor: int | None = None
 
-    def write(self, failing: Mapping[str, float]) -> None:
+    def write(self, failing: Mapping[str, Failing]) -> None:
         """
         (Blocks.) Replace what it says; without anyone who fails there is no file.
 
-        :param failing: since when each fails, POSIX seconds, by the searcher's name.
+        :param failing: those who fail, by the searcher's name.
         :raises OSError: it can't be written.
         """
         if not failing:
@@ -63,7 +64,8 @@ class FailingFile:
         try:
             # Before it has its name: whoever finds it unlocked takes us for dead.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = json.dumps(dict(failing)).encode("ascii")
+            said = {name: asdict(one) for name, one in failing.items()}
+            data = json.dumps(said).encode("ascii")
             if os.write(descriptor, data) != len(data):
                 raise OSError(0, "written in part")
             fresh.replace(self.path)
@@ -79,14 +81,14 @@ class FailingFile:
             os.close(before)
 
 
-def read_failing(directory: Path) -> dict[str, float]:
+def read_failing(directory: Path) -> dict[str, Failing]:
     """
-    Since when searchers fail, as the processes that live now have said it: POSIX seconds, by the
-    searcher's name. Empty where nobody may look.
+    The searchers that fail, as the processes that live now have said it, by name. Empty where
+    nobody may look.
 
     :param directory: where all L{FailingFile}s are.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Failing] = {}
     try:
         names = sorted(os.listdir(directory))[:_MAX_FILES]
     except OSError:
@@ -94,23 +96,27 @@ def read_failing(directory: Path) -> dict[str, float]:
     for name in names:
         if name.startswith("."):
             continue
-        for searcher, since in _said(directory / name).items():
-            found[searcher] = min(since, found.get(searcher, since))
+        for searcher, one in _said(directory / name).items():
+            other = found.get(searcher, one)
+            found[searcher] = Failing(min(one.since, other.since), max(one.last, other.last))
     return found
 
 
-def _said(path: Path) -> dict[str, float]:
+def _said(path: Path) -> dict[str, Failing]:
     """What a file says, if its writer lives."""
     for _ in range(_LOOKS):
         try:
             with path.open("rb") as opened:
                 if _is_locked(opened.fileno()):
                     given = json.loads(opened.read(_MAX_BYTES))
-                    return {str(name): float(since) for name, since in given.items()}
+                    return {
+                        str(name): Failing(float(one["since"]), float(one["last"]))
+                        for name, one in given.items()
+                    }
                 if os.path.samestat(os.fstat(opened.fileno()), path.stat()):
                     return {}
                 # It was replaced after we had opened it.
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return {}
     return {}
 
@@ -143,7 +149,7 @@ class TellsFailing(Service):
         self._file = file
         self._clock = clock
         self._in_thread = in_thread
-        self._told: dict[str, float] | None = None
+        self._told: dict[str, Failing] | None = None
         self._writing = DeferredLock()
         self._again: IDelayedCall | None = None
 

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.model import Ended, Outcome
+from ctsd.states import Failing
 
 #: A source that keeps failing is logged so often.
 REMINDER_SECS = 600.0
@@ -17,6 +18,7 @@ REMINDER_SECS = 600.0
 @define
 class _Streak:
     since: float
+    last: float
     told_at: float
     failures: int = 0
 
@@ -26,7 +28,7 @@ class Reliability:
     Notes the outcomes of searches, and tells when a source begins and ceases to fail.
 
     :ivar usual_secs: how long each searcher usually takes, by its name (a moving average).
-    :ivar changed: called when a source begins or ceases to fail.
+    :ivar changed: called when a source begins or ceases to fail, and with each reminder.
     """
 
     _log = Logger()
@@ -54,20 +56,24 @@ class Reliability:
             self._failed(searcher, outcome.reason)
 
     @property
-    def failing(self) -> Mapping[str, float]:
-        """Since when each source fails whose newest search has failed: POSIX seconds, by name."""
-        return {searcher: streak.since for searcher, streak in self._streaks.items()}
+    def failing(self) -> Mapping[str, Failing]:
+        """The sources whose newest search has failed, by name."""
+        return {
+            searcher: Failing(since=streak.since, last=streak.last)
+            for searcher, streak in self._streaks.items()
+        }
 
     def _failed(self, searcher: str, reason: str) -> None:
-        now = self._clock.seconds()
+        now, date = self._clock.seconds(), self._now()
         streak = self._streaks.get(searcher)
         if streak is None:
-            streak = _Streak(since=self._now(), told_at=now - REMINDER_SECS)
+            streak = _Streak(since=date, last=date, told_at=now - REMINDER_SECS)
             self._streaks[searcher] = streak
-            self.changed()
+        streak.last = date
         streak.failures += 1
         if now - streak.told_at >= REMINDER_SECS:
             streak.told_at = now
+            self.changed()
             self._log.error(
                 "Searcher {searcher} could not be asked ({failures} times): {reason}",
                 searcher=searcher,

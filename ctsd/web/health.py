@@ -45,7 +45,7 @@ class Health:
 
 def _status_of(searchers: tuple[SearcherState, ...]) -> str:
     wrong = any(
-        one.failing_since is not None or one.trouble or (one.why_off and (one.mode or one.broken))
+        one.failing is not None or one.trouble or (one.why_off and (one.mode or one.broken))
         for one in searchers
     )
     return "degraded" if wrong else "ok"
@@ -61,16 +61,20 @@ def _told(state: SearcherState) -> dict[str, Any]:
     }
     if state.why_off:
         told["why_off"] = state.why_off
-    if state.failing_since is not None:
-        since = datetime.fromtimestamp(int(state.failing_since), UTC)
-        told["failing_since"] = since.isoformat().replace("+00:00", "Z")
+    if state.failing is not None:
+        told["failing_since"] = _date(state.failing.since)
+        told["failing_last"] = _date(state.failing.last)
     return told
+
+
+def _date(secs: float) -> str:
+    return datetime.fromtimestamp(int(secs), UTC).isoformat().replace("+00:00", "Z")
 
 
 def _state_of(state: SearcherState) -> str:
     if state.why_off:
         return "off"
-    if state.failing_since is not None:
+    if state.failing is not None:
         return "failing"
     if state.trouble:
         return "trouble"
