@@ -266,10 +266,10 @@ class KeyTests(SynchronousTestCase):
             ],
         )
 
-    def test_many_recipients(self) -> None:
-        """There is a limit."""
-        many = [f"{number}@a.b" for number in range(5000)]
-        self.assertLess(len(self.keys_of("email.header.to", many)), 2100)
+    def test_recipients_of_one_domain(self) -> None:
+        """It is looked for once."""
+        many = [f"{number}@a.b" for number in range(100)]
+        self.assertEqual(len(self.keys_of("email.header.to", many)), 101)
 
     def test_files(self) -> None:
         """A file is looked for by its name; without one that came along, by what it is called."""

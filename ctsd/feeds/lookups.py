@@ -132,7 +132,7 @@ def _add(found: list[Lookup], type: str, value: JSON, outer: str | None) -> None
         given = [box for box in dict.fromkeys(boxes) if box is not None]
         for whole, _ in given:
             found.append((encoded(EMAIL, whole), EXACT, ""))
-        for _, domain in given:
+        for domain in dict.fromkeys(domain for _, domain in given):
             _add_domain(found, domain, _same)
         return
     if type in NEVER:
