@@ -1,8 +1,9 @@
 -- One kind of request for wrk. Arguments: kind, file of values, seed, Authorization (or nothing),
 -- for how many milliseconds each connection pauses between requests, on average (or nothing).
--- Every request has another value: of the file for hits, made up for misses.
+-- Every request has another value: of the file for hits, made up for misses. `post-miss net.ip`
+-- and the like are of another type than a URL.
 
-local kind, values, counter, seed
+local kind, artifact_type, values, counter, seed
 local head = " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk\r\n"
 
 local function lines_of(path)
@@ -15,6 +16,7 @@ end
 
 function init(args)
   kind = args[1]
+  artifact_type = kind:match(" (.+)") or "net.uri"
   values = lines_of(args[2])
   seed = args[3] or "0"
   counter = tonumber(seed) * 7919
@@ -27,8 +29,27 @@ function init(args)
   end
 end
 
+-- Values that nothing has: far apart, and never the same in two runs.
+local made_up = {
+  ["net.name"] = function(n) return "www.miss" .. n .. ".nothing-" .. n % 1000 .. ".example" end,
+  ["net.ip"] = function(n)
+    local bits = (n * 1000003) % 4294967296
+    return string.format("%d.%d.%d.%d", 1 + math.floor(bits / 16777216) % 223,
+      math.floor(bits / 65536) % 256, math.floor(bits / 256) % 256, bits % 256)
+  end,
+  ["net.cidr"] = function(n)
+    local bits = (n * 1003) % 16777216
+    return string.format("%d.%d.%d.0/24", 1 + math.floor(bits / 65536) % 223,
+      math.floor(bits / 256) % 256, bits % 256)
+  end,
+  ["hash.sha256"] = function(n) return string.rep(string.format("%016x", n), 4) end,
+}
+
 local function value()
   counter = counter + 1
+  if made_up[artifact_type] then
+    return made_up[artifact_type](tonumber(seed) * 10000000 + counter)
+  end
   if kind:find("miss") then
     return "http://miss-" .. seed .. "-" .. counter .. ".invalid/some/path/login.php?x=" .. counter
   end
@@ -36,7 +57,7 @@ local function value()
 end
 
 local function json_post()
-  local body = '{"type": "net.uri", "value": "' .. value() .. '"}'
+  local body = '{"type": "' .. artifact_type .. '", "value": "' .. value() .. '"}'
   return "POST /" .. head .. "Content-Type: application/json\r\nContent-Length: " .. #body
     .. "\r\n\r\n" .. body
 end
