@@ -272,6 +272,9 @@ class WrongTests(DescriptionCase):
         hashes = MINE.replace('"net.ip"', '["hash.md5", "hash.sha256"]')
         wrong = f"{hashes}substring = true\n"
         self.assertWrong(wrong, "feeds.mine.substring", "net.uri, net.uri.path, process.name")
+        lists = MINE.replace('"lines"', "'warninglist'").partition("indicators")[0]
+        for key in ("substring = true", "plain = true", "needs = ['line']"):
+            self.assertWrong(f"{lists}{key}\n", f"feeds.mine.{key.split()[0]}", "not for warning")
         mixed = wrong.replace('"hash.md5"', '"net.uri"')
         self.assertTrue(self.read(mixed)["mine"].layout.substring)
         feeds = self.read("")

@@ -122,6 +122,8 @@ class Sharing:
 
     def beside(self, asked: frozenset[str]) -> IFeeds:
         """See L{IFeeds}."""
+        if not self._owners:
+            return self._feeds
         theirs = frozenset(feed for feed, searcher in self._owners if searcher in asked)
         if not theirs:
             return self._feeds
