@@ -108,35 +108,48 @@ class Table:
 
     def inside(self, asked: Network) -> Iterator[tuple[bool, int, int]]:
         """The places of what lies in a range and is narrower: ranges, then addresses."""
-        low = _span(self.starts, self.starts_low, asked.first)[0]
-        high = _span(self.starts, self.starts_low, asked.last)[1]
+        low, same, high = _within(self.starts, self.starts_low, asked)
         # Those that begin with it and are as wide, or wider, come first.
-        same = _span(self.starts, self.starts_low, asked.first)[1]
-        low = bisect_right(self.prefixes, asked.prefix, low, same)
-        yield True, low, high
-        yield (
-            False,
-            _span(self.singles, self.singles_low, asked.first)[0],
-            _span(self.singles, self.singles_low, asked.last)[1],
-        )
+        yield True, bisect_right(self.prefixes, asked.prefix, low, same), high
+        low, _, high = _within(self.singles, self.singles_low, asked)
+        yield False, low, high
 
     def _start(self, at: int) -> int:
         high: int = self.starts[at]
         return high if self.starts_low is None else high << 64 | self.starts_low[at]
 
 
-def _span(high: memoryview, low: memoryview | None, address: int) -> tuple[int, int]:
-    """Where an address stands in a sorted array, from and to; where it would, if it doesn't."""
+def _span(
+    high: memoryview, low: memoryview | None, address: int, begin: int = 0
+) -> tuple[int, int]:
+    """
+    Where an address stands in a sorted array, from and to; where it would, if it doesn't.
+
+    :param begin: it is not before that.
+    """
+    # Most are not there, and one look at its place says so: a search less.
     if low is None:
-        start = bisect_left(high, address)
+        start = bisect_left(high, address, begin)
+        if start == len(high) or high[start] != address:
+            return start, start
         return start, bisect_right(high, address, start)
     upper = address >> 64
-    start = bisect_left(high, upper)
+    start = bisect_left(high, upper, begin)
+    if start == len(high) or high[start] != upper:
+        return start, start
     end = bisect_right(high, upper, start)
     return (
         bisect_left(low, address & _LOW, start, end),
         bisect_right(low, address & _LOW, start, end),
     )
+
+
+def _within(high: memoryview, low: memoryview | None, asked: Network) -> tuple[int, int, int]:
+    """Where the first address of a network stands, from and to, and where what is in it ends."""
+    start, same = _span(high, low, asked.first)
+    if same == len(high) or (low is None and high[same] > asked.last):
+        return start, same, same
+    return start, same, _span(high, low, asked.last, same)[1]
 
 
 def parents_of(starts: list[int], prefixes: list[int], bits: int) -> list[int]:
