@@ -28,6 +28,9 @@ from ctsd.searcher import (
 )
 from ctsd.wire import encode_hits
 
+#: The usual answer.
+_NOTHING = Answered(NOTHING)
+
 #: More findings of one search than this are not even counted.
 MAX_FINDINGS = 1000
 
@@ -117,6 +120,8 @@ class _Asking:
 
     def answered(self) -> Answered:
         """All of it."""
+        if len(self._outcomes) == 1 and self._outcomes[0] is NOTHING and not self._finds:
+            return _NOTHING
         return Answered(merge(self._outcomes), tuple(self._finds))
 
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
 from ctsd.interfaces import IScanIds, IScanStore, ISpool
-from ctsd.model import FILE, Artifact, Outcome, Scan, ScanState, ScanView, Search
+from ctsd.model import FILE, NOTHING, Artifact, Outcome, Scan, ScanState, ScanView, Search
 from ctsd.records import Finds
 from ctsd.scanning.asking import ask_local
 from ctsd.scanning.flight import Flight
@@ -99,12 +99,15 @@ class FirstAnswers:
             asked = self._rules.asked(service, artifact.type)
             if asked.local:
                 known = self._ask_all_local(scan_id, artifact, digest, asked, finds)
-                if all(outcome.good for outcome in known.values()):
-                    hits = [hit for outcome in known.values() for hit in outcome.hits]
-                    view = ScanView(id=scan_id, finished=True, hits=tuple(hits))
-                    searches = tuple(
-                        [Search(searcher=one, outcome=known[one], tries=1) for one in known]
-                    )
+                told = [outcome for outcome in known.values() if outcome is not NOTHING]
+                if all(outcome.good for outcome in told):
+                    searches = asked.nothing
+                    if told:
+                        searches = tuple(
+                            [Search(searcher=one, outcome=known[one], tries=1) for one in known]
+                        )
+                    hits = tuple([hit for outcome in told for hit in outcome.hits])
+                    view = ScanView(id=scan_id, finished=True, hits=hits)
                     self._finish(service, artifact, digest, now, searches, finds, view, started)
                     return succeed(view)
         questions = questions_for(artifact, digest, sources)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from attrs import define, field, frozen
 
 from ctsd.errors import NoSuchService
+from ctsd.model import NOTHING, Search
 from ctsd.scanning.source import Source
 
 
@@ -47,11 +48,13 @@ class Asked:
     Who is asked about a type of artifacts.
 
     :ivar local: whether all of them answer from memory.
+    :ivar nothing: what is written when each of them has found nothing at its first try.
     """
 
     sources: tuple[Source, ...] = field(repr=False)
     names: frozenset[str]
     local: bool
+    nothing: tuple[Search, ...] = field(repr=False)
 
 
 @define(kw_only=True, eq=False)
@@ -85,6 +88,7 @@ class Rules:
                 sources,
                 frozenset(one.name for one in sources),
                 all(one.local for one in sources),
+                tuple(Search(searcher=one.name, outcome=NOTHING, tries=1) for one in sources),
             )
         return asked
 
