@@ -35,9 +35,11 @@ from ctsd.feeds.list_files import ListFiles
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.serving import Feeds
+from ctsd.feeds.small_lists import built_in
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
+from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces import IFeeds, IRecords
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Source
@@ -147,6 +149,13 @@ def start_sources(
         return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
     local: list[ThreatIndex] = []
+    screeners: list[Screener] = []
+    built_in_lists = Warninglists(small=SmallLists(built_in()), patterns=Patterns(()))
+
+    def is_shared_host(host: str) -> bool:
+        # Without feeds there are no lists but the built-in ones.
+        lists = screeners[0] if screeners else built_in_lists
+        return lists.is_shared_host(host)
 
     def threats() -> IRecords:
         if not local:
@@ -165,6 +174,7 @@ def start_sources(
                 clock=reactor,
                 build=build,
                 in_thread=in_thread,
+                is_shared_host=is_shared_host,
             )
             index.setServiceParent(indexes)
             local.append(index)
@@ -221,6 +231,7 @@ def start_sources(
                 now=store.now,
                 marking=marking,
             )
+            screeners.append(screener)
             service = Feeds(
                 descriptions=on,
                 directory=settings.feed_index,

@@ -160,6 +160,28 @@ class ThreatIndexTests(SynchronousTestCase):
         self.assertEqual(fixture.names(), ["a", "b", "c"])
         self.assertEqual(len(told), 2)
 
+    def test_what_derives(self) -> None:
+        """Domains above and URLs on a host are found, with the public suffixes and shared hosts."""
+        fixture = self.fixture
+        fixture.more["is_shared_host"] = "shared.example".__eq__
+        fixture.index = fixture.make(fixture.store)
+        fixture.start()
+        fixture.add(
+            threat("domain", ("net.name", "evil.co.uk"), ("net.name", "co.uk")),
+            of_host("page"),
+            of_host("shared", "shared.example"),
+        )
+        fixture.clock.advance(0.1)
+
+        def names(type: str, value: str) -> list[str]:
+            found = fixture.index.find(type=type, value=value, limit=9)
+            return [record.name for record in found.records]
+
+        self.assertEqual(names("net.uri", "http://www.evil.co.uk/x"), ["domain"])
+        self.assertEqual(names("net.uri", "http://www.good.co.uk/x"), [])
+        self.assertEqual(names("net.name", "host.example"), ["page"])
+        self.assertEqual(names("net.name", "shared.example"), [])
+
     def test_later_before_it_was_read(self) -> None:
         """Before the store has answered once, nothing is told, least of all "nothing"."""
         fixture = self.fixture

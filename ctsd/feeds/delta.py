@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Iterator
 from attrs import define, field, frozen
 
 from ctsd import artifacts
+from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.section import MARK, is_whole
+from ctsd.feeds.threat_keys import Keys, KeysWriter, Stored
 from ctsd.model import JSON, PASSWORD, Threat
 from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
 from ctsd.stored import indexed
@@ -34,11 +36,12 @@ def records_of(threat: Threat) -> Iterator[Record]:
 
 @frozen(eq=False)
 class _Entry:
-    """One record with its keys and its expiry, and as it is found."""
+    """One record with its keys and its expiry, and as it is found; C{found_by} beyond its text."""
 
     record: Indexed
     expires: float | None
     keys: tuple[bytes, ...]
+    found_by: Stored
 
 
 @define(eq=False)
@@ -78,6 +81,8 @@ class Delta:
     _threats: dict[int, tuple[_Entry, ...]] = field(factory=dict)
     _texts: dict[str, _Text] = field(factory=dict)
     _trigrams: dict[str, set[bytes]] = field(factory=dict)
+    _rows: list[_Entry] = field(factory=list)
+    _keys: Keys | None = None
 
     def __len__(self) -> int:
         """How many threats were changed or deleted."""
@@ -88,6 +93,7 @@ class Delta:
         if not changes.threats and not changes.deleted:
             return
         is_stale = False
+        self._keys = None
         for threat in changes.threats:
             is_stale = is_stale or threat.id in self._threats
             self.changed[threat.id] = changes.version
@@ -108,10 +114,27 @@ class Delta:
         for threat_id in [each for each, seen in self.changed.items() if seen <= version]:
             del self.changed[threat_id]
             self._threats.pop(threat_id, None)
+        self._keys = None
         self._texts.clear()
         self._trigrams.clear()
         for entries in self._threats.values():
             self._note(entries)
+
+    def keys(self) -> Keys:
+        """By what normal forms and derived keys find the L{row}s."""
+        if self._keys is None:
+            collected = KeysWriter()
+            self._rows = [entry for entries in self._threats.values() for entry in entries]
+            for row, entry in enumerate(self._rows):
+                collected.add(row, entry.found_by)
+            arrays = collected.arrays()
+            self._keys = Keys({name: memoryview(column) for name, column in arrays.items()})
+        return self._keys
+
+    def row(self, row: int, now: float) -> tuple[Indexed, ...]:
+        """The record that L{keys} have found; nothing when its time is over."""
+        entry = self._rows[row]
+        return () if entry.expires is not None and entry.expires <= now else (entry.record,)
 
     def _note(self, entries: tuple[_Entry, ...]) -> None:
         for entry in entries:
@@ -182,7 +205,8 @@ def _entries(threat: Threat) -> Iterator[_Entry]:
     for record in records_of(threat):
         keys = artifacts.keys(record.type, record.value)
         if keys:
-            yield _Entry(indexed(record), record.expires, keys)
+            found_by = stored_under(record.type, record.value)
+            yield _Entry(indexed(record), record.expires, keys, found_by)
 
 
 def _occurrences(

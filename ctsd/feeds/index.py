@@ -9,6 +9,9 @@ for, and where each row begins in the text. A value is found by binary search of
 costs microseconds. Nothing of a record lives in Python objects: a million of these would cost a
 fifth of a second in every full garbage collection.
 
+Of threats of the local database there are keys and networks, too, for all types together
+(L{ctsd.feeds.threat_keys}).
+
 A B{row} is one record, or all records of one type that a threat of the local database has: these
 count once. L{ctsd.feeds.writer} makes the file, a L{ctsd.feeds.array_file} with the payloads before
 its arrays.
@@ -17,7 +20,7 @@ its arrays.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 from attrs import frozen
@@ -25,11 +28,15 @@ from attrs import frozen
 from ctsd import artifacts, stored
 from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.section import Section, is_whole
+from ctsd.feeds.threat_keys import Keys
 from ctsd.model import JSON
 from ctsd.records import NO_MATCHES, Indexed, Matches
 
 #: Before each payload: its length.
 LENGTH = struct.Struct("=I")
+
+#: Where a row is: so many bits are its number in its section, those above the section's.
+ROW_BITS = 40
 
 #: Values longer than that are not even normalised when no stored one is as long.
 _LONG_CHARS = 1 << 16
@@ -74,6 +81,7 @@ class Index:
     An open index. Searches are synchronous and in the reactor: after L{close} there are none.
 
     :ivar about: what it says of itself.
+    :ivar keys: by what normal forms and derived keys find rows of threats.
     """
 
     def __init__(
@@ -81,6 +89,8 @@ class Index:
         file: ArrayFile,
         about: About,
         sections: dict[str, Section],
+        keys: Keys,
+        order: list[str],
         *,
         now: Callable[[], float],
         scan_limit: int,
@@ -90,6 +100,8 @@ class Index:
         self._whole = file.whole
         self.about = about
         self._sections = sections
+        self.keys: Keys | None = keys
+        self._order = order
         self._now = now
         self._scan_limit = scan_limit
         self._decode_limit = decode_limit
@@ -120,6 +132,7 @@ class Index:
                 name: Section.of(file, name, **numbers)
                 for name, numbers in file.about["sections"].items()
             }
+            keys, order = Keys(file.arrays), list(file.about["order"])
         except (LookupError, TypeError) as error:
             file.close()
             raise BadIndex("its directory is wrong") from error
@@ -127,6 +140,8 @@ class Index:
             file,
             about,
             sections,
+            keys,
+            order,
             now=now,
             scan_limit=scan_limit,
             decode_limit=decode_limit,
@@ -197,9 +212,7 @@ class Index:
 
     def _record(self, place: int, asked: _Asked) -> Indexed | None:
         """The record of a row; of several the first that matches; None when none does."""
-        start = place + LENGTH.size
-        size = LENGTH.unpack_from(self._whole, place)[0]
-        lines = self._whole[start : start + size].split(b"\n")
+        lines = self._lines(place)
         confirm = asked.confirm or len(lines) > 1
         for line in lines:
             record = stored.decode_indexed(asked.type, line)
@@ -211,7 +224,27 @@ class Index:
                 return record if asked.wanted is None or asked.wanted(record) else None
         return None
 
+    def rows_of(self, row: int, *, hidden: Container[int]) -> Iterator[Indexed]:
+        """
+        The records of a row that L{keys} have found; nothing when it is hidden or over.
+
+        :param hidden: threats that are left out, by their ids.
+        """
+        type, at = self._order[row >> ROW_BITS], row & (1 << ROW_BITS) - 1
+        section = self._sections[type]
+        if section.ids is not None and section.ids[at] in hidden:
+            return
+        if section.expiries is not None and section.expiries[at] <= self._now():
+            return
+        for line in self._lines(section.payloads[at]):
+            yield stored.decode_indexed(type, line)
+
+    def _lines(self, place: int) -> list[bytes]:
+        start = place + LENGTH.size
+        size = LENGTH.unpack_from(self._whole, place)[0]
+        return self._whole[start : start + size].split(b"\n")
+
     def close(self) -> None:
         """Unmap. For a big index this takes milliseconds, without the GIL: use a thread."""
-        self._sections = {}
+        self._sections, self.keys = {}, None
         self._file.close()

@@ -126,7 +126,7 @@ class Indicators:
                 return KeyIndex.open(
                     self._directory,
                     now=self._now,
-                    registered=self._registered or _suffixes().privatesuffix,
+                    registered=self._registered or public_suffixes().privatesuffix,
                     is_shared_host=self._is_shared_host,
                     label=self._label,
                     scan_limit=self._max_counted,
@@ -170,6 +170,6 @@ class Indicators:
 
 
 @cache
-def _suffixes() -> PublicSuffixList:
+def public_suffixes() -> PublicSuffixList:
     """The list of the package; it takes a moment to read, so it is read in a thread."""
     return PublicSuffixList()

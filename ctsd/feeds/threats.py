@@ -21,6 +21,7 @@ from ctsd.errors import SearchLater, StoreError
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import described
+from ctsd.feeds.indicators import public_suffixes
 from ctsd.feeds.job import (
     Build,
     BuildFailed,
@@ -31,9 +32,10 @@ from ctsd.feeds.job import (
     label_of,
 )
 from ctsd.feeds.kept import Kept
+from ctsd.feeds.threat_finds import ThreatFinds
 from ctsd.interfaces import THREATS, IRecords, IThreatStore
 from ctsd.model import JSON
-from ctsd.records import NO_MATCHES, Indexed, Matches
+from ctsd.records import Indexed, Matches
 
 #: After how many seconds to ask again while the database is being read or indexed.
 _SOON_SECS = 2.0
@@ -66,6 +68,7 @@ class ThreatIndex(Service):
         clock: IReactorTime,
         build: Build,
         in_thread: InThread,
+        is_shared_host: Callable[[str], bool] = lambda host: False,
         poll_secs: float = 0.1,
         quiet_secs: float = 2.0,
         batch: int = 200,
@@ -83,6 +86,7 @@ class ThreatIndex(Service):
             latter by ascending id.
         :param access: what these functions take instead of C{database}, if it is no file.
         :param index: where the base is kept; its directory is made.
+        :param is_shared_host: see L{ctsd.feeds.key_index.KeyIndex.open}.
         :param poll_secs: how often the store is asked for changes, or how soon after it has told
             of one.
         :param quiet_secs: how often it is asked while it tells (L{INews}).
@@ -99,6 +103,9 @@ class ThreatIndex(Service):
         self._access = access
         self._clock = clock
         self._build = build
+        self._in_thread = in_thread
+        self._is_shared_host = is_shared_host
+        self._registered: Callable[[str], str | None] = lambda host: None
         self._poll_secs = poll_secs
         self._quiet_secs = quiet_secs
         self._told: Deferred[None] | None = None
@@ -175,27 +182,14 @@ class ThreatIndex(Service):
         if self._clock.seconds() - self._read_at > self._stale_secs:
             reason = self._trouble or "the local database is being read"
             raise SearchLater(_SOON_SECS, reason)
-        base = self._kept.index
-        delta = self._delta
-        old = (
-            base.find(type=type, value=value, limit=limit, wanted=wanted, hidden=delta.changed)
-            if base is not None
-            else NO_MATCHES
+        finds = ThreatFinds(
+            base=self._kept.index,
+            delta=self._delta,
+            now=self._store.now(),
+            registered=self._registered,
+            is_shared=self._is_shared_host,
         )
-        if not delta:
-            return old
-        now = self._store.now()
-        new = delta.find(type=type, value=value, limit=limit, wanted=wanted, now=now)
-        if new is NO_MATCHES:
-            return old
-        if old is NO_MATCHES:
-            return new
-        records = sorted((*old.records, *new.records), key=lambda record: record.threat_id)
-        return Matches(
-            records=tuple(records[:limit]),
-            more=old.more + new.more + max(len(records) - limit, 0),
-            at_least=old.at_least or new.at_least,
-        )
+        return finds.find(type, value, limit, wanted)
 
     def trouble(self) -> str:
         """See L{IRecords}."""
@@ -268,6 +262,7 @@ class ThreatIndex(Service):
 
     async def _begin(self) -> None:
         """Serve the base that an earlier start left, if it is of this database."""
+        self._registered = (await self._in_thread(public_suffixes)).privatesuffix
         if self._kept.index is None:
             await self._kept.start()
         # After the base was opened, which may be another process' and very new.

@@ -22,8 +22,10 @@ from pydivsufsort import divsufsort
 
 from ctsd import artifacts, matching, stored
 from ctsd.feeds.array_file import ArrayWriter
-from ctsd.feeds.index import LENGTH, About
+from ctsd.feeds.index import LENGTH, ROW_BITS, About
+from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.section import MARK, key_hash
+from ctsd.feeds.threat_keys import KeysWriter
 from ctsd.records import Record
 
 _UINT32_MAX = (1 << 32) - 1
@@ -36,8 +38,9 @@ _PART_TYPES = matching.PART_TYPES | {"net.ip", "net.uri"}
 
 @define
 class _Section:
-    """What is collected for one artifact type."""
+    """What is collected for one artifact type; the C{number}th."""
 
+    number: int
     text: bytearray = field(factory=bytearray)
     places: array[int] = field(factory=lambda: array("Q"))
     hashes: array[int] = field(factory=lambda: array("Q"))
@@ -67,6 +70,7 @@ class IndexWriter:
         self._now = now
         self._out = ArrayWriter(path)
         self._sections: dict[str, _Section] = {}
+        self._keys = KeysWriter()
         self.records = 0
 
     def __enter__(self) -> IndexWriter:
@@ -96,7 +100,7 @@ class IndexWriter:
             return False
         section = self._sections.get(record.type)
         if section is None:
-            section = self._sections[record.type] = _Section()
+            section = self._sections[record.type] = _Section(len(self._sections))
         if not record.threat_id or record.threat_id != section.threat_id:
             self._end_row(section)
             section.threat_id = record.threat_id
@@ -112,6 +116,9 @@ class IndexWriter:
         if isinstance(record.value, str):
             section.longest_value = max(section.longest_value, len(record.value))
         section.row.append(payload)
+        if record.threat_id:
+            row = section.number << ROW_BITS | len(section.starts) - 1
+            self._keys.add(row, stored_under(record.type, record.value))
         self.records += 1
         return True
 
@@ -125,11 +132,14 @@ class IndexWriter:
         about = evolve(about, records=self.records, built=self._now())
         for section in self._sections.values():
             self._end_row(section)
+        order = list(self._sections)
+        for name, column in self._keys.arrays().items():
+            self._out.put(name, memoryview(column), column.typecode)
         sections = {
             name: self._write_section(name, self._sections.pop(name))
             for name in sorted(self._sections)
         }
-        self._out.publish({"about": asdict(about), "sections": sections})
+        self._out.publish({"about": asdict(about), "sections": sections, "order": order})
         return about
 
     def _end_row(self, section: _Section) -> None:

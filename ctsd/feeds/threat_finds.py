@@ -1,0 +1,160 @@
+"""
+What an artifact finds in the local database: what equals it, what contains it, and what derives
+from it, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import evolve, frozen
+
+from ctsd.feeds.delta import Delta
+from ctsd.feeds.index import Index
+from ctsd.feeds.lookups import lookups
+from ctsd.feeds.threat_keys import Candidate, IsShared, Registered
+from ctsd.model import JSON, Artifact, EncodedHit
+from ctsd.records import NO_MATCHES, Indexed, Matched, Matches
+from ctsd.shown import noted
+
+#: So many rows that lookups have found are looked at, as long as one of them is wanted.
+MAX_LOOKED_AT = 500
+
+#: What a hit calls how its threat was found.
+MATCHED_PROPERTY = "Matched"
+
+_Wanted = Callable[[Indexed], bool]
+
+
+@frozen(kw_only=True, eq=False)
+class ThreatFinds:
+    """
+    One search of the local database.
+
+    :ivar base: the index file; None when there is none.
+    :ivar delta: what has changed since.
+    :ivar now: POSIX seconds.
+    :ivar registered: see L{ctsd.feeds.key_index.KeyIndex.open}; C{is_shared} likewise.
+    """
+
+    base: Index | None
+    delta: Delta
+    now: float
+    registered: Registered
+    is_shared: IsShared
+
+    def find(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
+        """See L{ctsd.interfaces.IRecords.find}."""
+        keyed, is_cut = self._keyed(type, value, wanted)
+        exact = {key: one.record for key, one in keyed.items() if not one.how}
+        texts = self._texts(type, value, limit, _but_for(exact, wanted))
+        if not keyed:
+            return texts
+        known = {record.threat_id for record in texts.records}
+        derived = [
+            _told(keyed[key]) for key in sorted(keyed) if key not in exact and key not in known
+        ]
+        records = [*(exact[key] for key in sorted(exact)), *texts.records]
+        if texts.more:
+            # Some of these may be among those that were only counted.
+            is_cut = is_cut or bool(derived)
+        else:
+            records += derived
+        if not records:
+            return NO_MATCHES
+        return Matches(
+            records=tuple(records[:limit]),
+            more=texts.more + max(len(records) - limit, 0),
+            at_least=texts.at_least or is_cut,
+        )
+
+    def _keyed(
+        self, type: str, value: JSON, wanted: _Wanted | None
+    ) -> tuple[dict[int, Matched], bool]:
+        """What normal forms and derived keys find, by the threats' ids; whether there is more."""
+        asked = lookups(Artifact(type, value))
+        found: dict[int, Matched] = {}
+        is_cut = False
+        base, delta = self.base, self.delta
+        if base is not None and base.keys is not None:
+            candidates = base.keys.find(asked, self.registered, self.is_shared)
+
+            def in_base(one: Candidate) -> Iterable[Indexed]:
+                return base.rows_of(one.row, hidden=delta.changed)
+
+            is_cut = _collect(found, candidates, in_base, value, wanted)
+        keys = delta.keys() if delta else None
+        if keys is not None:
+            candidates = keys.find(asked, self.registered, self.is_shared)
+
+            def in_delta(one: Candidate) -> Iterable[Indexed]:
+                return delta.row(one.row, self.now)
+
+            is_cut = _collect(found, candidates, in_delta, value, wanted) or is_cut
+        return found, is_cut
+
+    def _texts(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
+        """What the rules of L{ctsd.matching} find, by the threats' ids."""
+        base, delta = self.base, self.delta
+        old = (
+            base.find(type=type, value=value, limit=limit, wanted=wanted, hidden=delta.changed)
+            if base is not None
+            else NO_MATCHES
+        )
+        if not delta:
+            return old
+        new = delta.find(type=type, value=value, limit=limit, wanted=wanted, now=self.now)
+        if new is NO_MATCHES:
+            return old
+        if old is NO_MATCHES:
+            return new
+        records = sorted((*old.records, *new.records), key=lambda record: record.threat_id)
+        return Matches(
+            records=tuple(records[:limit]),
+            more=old.more + new.more + max(len(records) - limit, 0),
+            at_least=old.at_least or new.at_least,
+        )
+
+
+def _collect(
+    found: dict[int, Matched],
+    candidates: Iterator[Candidate],
+    records_of: Callable[[Candidate], Iterable[Indexed]],
+    value: JSON,
+    wanted: _Wanted | None,
+) -> bool:
+    """
+    Add each threat once, by how it is found first; an exact one stands before all others.
+
+    :return: whether not all were looked at.
+    """
+    ours: dict[int, Matched] = {}
+    for count, one in enumerate(candidates):
+        if count >= MAX_LOOKED_AT and ours:
+            found.update(ours)
+            return True
+        for record in records_of(one):
+            before = ours.get(record.threat_id)
+            if before is not None and (one.how or not before.how):
+                break
+            how = one.confirmed(record.type, record.value)
+            if how is None:
+                continue
+            if before is not None and how:
+                break
+            if wanted is None or wanted(record):
+                ours[record.threat_id] = Matched(record, how)
+            break
+    found.update(ours)
+    return False
+
+
+def _but_for(exact: dict[int, Indexed], wanted: _Wanted | None) -> _Wanted | None:
+    if not exact:
+        return wanted
+    return lambda record: record.threat_id not in exact and (wanted is None or wanted(record))
+
+
+def _told(found: Matched) -> Indexed:
+    hit = EncodedHit(noted(found.record.hit, MATCHED_PROPERTY, found.how))
+    return evolve(found.record, hit=hit)

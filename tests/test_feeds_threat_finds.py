@@ -1,0 +1,247 @@
+"""Tests of what an artifact finds in the local database by normal forms and derived keys."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from publicsuffixlist import PublicSuffixList
+from twisted.trial.unittest import SynchronousTestCase
+
+from ctsd import artifacts
+from ctsd.feeds import threat_finds
+from ctsd.feeds.delta import Delta, records_of
+from ctsd.feeds.index import About, Index
+from ctsd.feeds.threat_finds import ThreatFinds
+from ctsd.feeds.writer import IndexWriter
+from ctsd.model import Artifact, Threat
+from ctsd.records import Changes, Indexed, Matches, Record
+from ctsd.shown import noted
+from ctsd.stored import indexed
+from tests import indicator_strategies
+from tests.feeding import threat
+from tests.reference_matching import asked, found_in
+
+NOW = 100.0
+SHARED = frozenset({"mine.github.io", "192.0.3.1"})
+SUFFIXES = PublicSuffixList()
+
+
+def build(path: Path, threats: Sequence[Threat]) -> Index:
+    """An index file of threats, open."""
+    with IndexWriter(path, now=lambda: NOW) as writer:
+        for each in threats:
+            for record in records_of(each):
+                writer.add(record)
+        writer.publish(About())
+    return Index.open(path, now=lambda: NOW)
+
+
+def finds(base: Index | None, changed: Sequence[Threat]) -> ThreatFinds:
+    """A search of a base and what has changed since."""
+    delta = Delta()
+    delta.apply(Changes(version=1, threats=tuple(changed), deleted=()))
+    return ThreatFinds(
+        base=base,
+        delta=delta,
+        now=NOW,
+        registered=SUFFIXES.privatesuffix,
+        is_shared=SHARED.__contains__,
+    )
+
+
+def told(found: Matches) -> list[tuple[str, str]]:
+    """The names of what was found, and how."""
+    every = []
+    for record in found.records:
+        props = {each["name"]: each["value"] for each in json.loads(record.hit)["props"]}
+        every.append((record.name, props.get("Matched", "")))
+    return every
+
+
+class FindTests(SynchronousTestCase):
+    """The same in the base and among the changes."""
+
+    def find(
+        self, threats: Sequence[Threat], type: str, value: Any, limit: int = 10
+    ) -> list[Matches]:
+        """What is found in a base, among changes, and with half of it in either."""
+        numbered = [evolve(one, id=at) for at, one in enumerate(threats, 1)]
+        found = []
+        for cut in (len(threats), 0, len(threats) // 2):
+            base = build(Path(self.mktemp()), numbered[:cut])
+            self.addCleanup(base.close)
+            found.append(finds(base, numbered[cut:]).find(type, value, limit, None))
+        return found
+
+    def check(
+        self, threats: Sequence[Threat], type: str, value: Any, *wanted: tuple[str, str]
+    ) -> None:
+        """These are found, in this order."""
+        for found in self.find(threats, type, value):
+            self.assertEqual(told(found), list(wanted))
+            self.assertEqual((found.more, found.at_least), (0, False))
+
+    def test_parent_domain(self) -> None:
+        """A URL finds the domain above its host, never a public suffix."""
+        threats = [
+            threat("above", ("net.name", "evil.example")),
+            threat("suffix", ("net.name", "example")),
+            threat("page", ("net.uri", "http://www.evil.example/other")),
+        ]
+        how = "parent domain of the URL's host"
+        self.check(threats, "net.uri", "http://www.evil.example/x", ("above", how))
+
+    def test_public_suffix(self) -> None:
+        """What nobody has registered finds nobody's domain."""
+        threats = [threat("suffix", ("net.name", "co.uk"))]
+        self.check(threats, "net.name", "shop.evil.co.uk")
+
+    def test_range(self) -> None:
+        """An address finds the ranges around it; a range what is in it."""
+        threats = [
+            threat("range", ("net.cidr", "192.0.2.0/24")),
+            threat("six", ("net.cidr", "2001:db8::/32")),
+            threat("one", ("net.ip", "192.0.2.9")),
+        ]
+        self.check(threats, "net.ip", "192.0.2.7", ("range", "range that contains it"))
+        self.check(threats, "net.ip", "2001:db8::7", ("six", "range that contains it"))
+        how = "range of the address in the URL"
+        self.check(threats, "net.uri", "http://192.0.2.7/x", ("range", how))
+        inside = [("range", "part of the range"), ("one", "part of the range")]
+        self.check(threats, "net.cidr", "192.0.0.0/16", *inside)
+
+    def test_defanged(self) -> None:
+        """A defanged URL equals the one that it stands for, on either side."""
+        self.check(
+            [
+                threat("a", ("net.uri", "http://evil.example/")),
+                threat("b", ("net.uri", "hxxp://evil[.]example/")),
+            ],
+            "net.uri",
+            "hxxp://evil[.]example",
+            ("a", ""),
+            ("b", ""),
+        )
+
+    def test_order(self) -> None:
+        """What equals comes first, then what contains, then what derives; each by id, once."""
+        self.check(
+            [
+                threat("derived", ("net.uri", "http://evil.example/")),
+                threat("contains", ("net.name", "www.evil.example")),
+                threat(
+                    "equals", ("net.uri", "http://evil.example/x"), ("net.name", "evil.example")
+                ),
+                threat("contains too", ("net.name", "a.evil.example"), ("net.uri", "evil.example")),
+            ],
+            "net.name",
+            "evil.example",
+            ("equals", ""),
+            ("contains", ""),
+            ("contains too", ""),
+            ("derived", "URL on the host"),
+        )
+
+    def test_shared_host(self) -> None:
+        """URLs on a host that many share say nothing of that host."""
+        threats = [threat("page", ("net.uri", "http://mine.github.io/x"))]
+        self.check(threats, "net.name", "mine.github.io")
+
+    def test_more(self) -> None:
+        """What is not shown is counted; what may have been counted already is only told."""
+        pages = [threat(f"{n}", ("net.uri", f"http://evil.example/{n}")) for n in range(5)]
+        for found in self.find(pages, "net.name", "evil.example", limit=2):
+            self.assertEqual((len(found.records), found.more, found.at_least), (2, 3, False))
+        names = [threat(f"n{n}", ("net.name", f"{n}.evil.example")) for n in range(3)]
+        for found in self.find([*names, *pages], "net.name", "evil.example", limit=2):
+            self.assertEqual([name for name, _ in told(found)], ["n0", "n1"])
+            self.assertEqual((found.more, found.at_least), (1, True))
+
+    def test_looks_on_while_all_is_unwanted(self) -> None:
+        """What is wanted is found behind any number of others; then there may be more."""
+        self.patch(threat_finds, "MAX_LOOKED_AT", 3)
+        pages = [
+            evolve(threat(f"{n}", ("net.uri", f"http://evil.example/{n}")), id=n + 1)
+            for n in range(20)
+        ]
+        wanted: Callable[[Indexed], bool] = lambda each: int(each.name) % 7 == 6  # noqa: E731
+        found = finds(None, pages).find("net.name", "evil.example", 5, wanted)
+        self.assertEqual([name for name, _ in told(found)], ["6"])
+        self.assertTrue(found.at_least)
+
+    def test_hidden_and_over(self) -> None:
+        """What has changed hides what the base has; what is over is not found."""
+        before = evolve(threat("before", ("net.name", "evil.example")), id=1)
+        over = evolve(threat("over", ("net.name", "evil.example"), expires=NOW), id=2)
+        base = build(Path(self.mktemp()), [before, over])
+        self.addCleanup(base.close)
+        after = [evolve(threat("after", ("net.name", "good.example")), id=1), evolve(over, id=3)]
+        found = finds(base, after).find("net.uri", "http://evil.example/", 5, None)
+        self.assertEqual(told(found), [])
+
+
+class AgreementTests(SynchronousTestCase):
+    """L{ThreatFinds} beside a slow, obvious search."""
+
+    def setUp(self) -> None:
+        """What is durable is not tested here."""
+        self.patch(os, "fsync", lambda descriptor: None)
+
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @given(
+        st.lists(indicator_strategies.records(), max_size=12),
+        st.integers(0, 12),
+        st.lists(indicator_strategies.artifacts, min_size=1, max_size=10),
+    )
+    def test_agree(self, given: list[Record], cut: int, every: list[Artifact]) -> None:
+        """Whatever is stored, wherever it is, and whatever is asked."""
+        records = [
+            evolve(record, threat_id=at, name=f"t{at}") for at, record in enumerate(given, 1)
+        ]
+        threats = [
+            Threat(
+                name=record.name,
+                artifacts=(Artifact(record.type, record.value),),
+                properties=record.properties,
+                id=record.threat_id,
+                expires=record.expires,
+            )
+            for record in records
+        ]
+        with TemporaryDirectory() as where:
+            base = build(Path(where, "index"), threats[:cut])
+            try:
+                search = finds(base, threats[cut:])
+                for artifact in every:
+                    found = search.find(artifact.type, artifact.value, 1000, None)
+                    self.assertEqual(found.records, self.expected(records, artifact), artifact)
+                    self.assertEqual((found.more, found.at_least), (0, False))
+            finally:
+                base.close()
+
+    def expected(self, records: Sequence[Record], artifact: Artifact) -> tuple[Indexed, ...]:
+        """What is found, in its order."""
+        ranked: list[tuple[int, int, Indexed]] = []
+        for record in records:
+            if record.expires is not None and record.expires <= NOW:
+                continue
+            how = found_in(record, asked(artifact, ()), SHARED)
+            one = indexed(record)
+            if how == "":
+                ranked.append((0, record.threat_id, one))
+            elif record.type == artifact.type and artifacts.matches(
+                artifact.type, artifact.value, record.value
+            ):
+                ranked.append((1, record.threat_id, one))
+            elif how:
+                hit: Any = noted(one.hit, "Matched", how)
+                ranked.append((2, record.threat_id, evolve(one, hit=hit)))
+        return tuple(one for _, _, one in sorted(ranked, key=lambda each: each[:2]))
