@@ -126,10 +126,11 @@ class Fields:
         if not tests:
             return self.text(condition.field)
         read = self.field(condition.field)
+        first, *others = tests
 
         def is_met(row: Row) -> bool:
             texts = read(row)
-            return bool(texts) and all(test(texts) for test in tests)
+            return bool(texts) and first(texts) and all(test(texts) for test in others)
 
         return is_met
 

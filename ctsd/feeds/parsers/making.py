@@ -182,7 +182,7 @@ class Maker:
             fixed = string(name, rule.text)
             return lambda row: fixed
         if rule.link:
-            link = self._fields.template(rule.link, lambda text: quote(text, safe=""))
+            link = self._fields.template(rule.link, _quoted)
 
             def linked(row: Row) -> Property | None:
                 target = link(row)
@@ -206,7 +206,9 @@ class Maker:
             if not text:
                 return None
             value: JSON = text
-            if kind == "number":
+            if kind == "number" and _is_whole(text):
+                value = int(text)
+            elif kind == "number":
                 number = number_of(text)
                 value = text if number is None else int(number) if number.is_integer() else number
             return Property(kind, name, value)
@@ -227,6 +229,16 @@ class Maker:
                 said = lowered
                 break
         return (self._feed, *said, *properties, *self._credit)
+
+
+def _quoted(text: str) -> str:
+    """A text as a part of a URL. Most are the ids of rows."""
+    return text if text.isascii() and text.isalnum() else quote(text, safe="")
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is nothing but digits, as L{number_of} takes them."""
+    return len(text) <= 15 and text.isascii() and text.isdecimal()
 
 
 _OTHER_KIND: Final = "is of another kind"
