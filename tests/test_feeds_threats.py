@@ -160,6 +160,22 @@ class ThreatIndexTests(SynchronousTestCase):
         self.assertEqual(fixture.names(), ["a", "b", "c"])
         self.assertEqual(len(told), 2)
 
+    def test_files_are_not_malformed(self) -> None:
+        """A threat of an uploaded file is found by its hashes; the file itself is no fault."""
+        fixture = self.fixture
+        fixture.start()
+        digest = "d" * 64
+        fixture.add(
+            *(
+                threat(f"{n}", ("file.content", "bad.exe"), ("hash.sha256", digest))
+                for n in range(6)
+            )
+        )
+        fixture.clock.advance(0.1)
+        self.assertIn("6 records, indexed", fixture.index.describe())
+        found = fixture.index.find(type="hash.sha256", value=digest.upper(), limit=9)
+        self.assertEqual(len(found.records), 6)
+
     def test_what_derives(self) -> None:
         """Domains above and URLs on a host are found, with the public suffixes and shared hosts."""
         fixture = self.fixture

@@ -13,15 +13,16 @@ from ctsd import artifacts
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.section import MARK, is_whole
 from ctsd.feeds.threat_keys import Keys, KeysWriter, Stored
-from ctsd.model import JSON, PASSWORD, Threat
+from ctsd.model import FILE, JSON, PASSWORD, Threat
 from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
 from ctsd.stored import indexed
 
 
 def records_of(threat: Threat) -> Iterator[Record]:
-    """A threat as the records that an index has of it: one for each of its artifacts."""
+    """A threat as the records that an index has of it: one for each artifact that can be found."""
     for artifact in threat.artifacts:
-        if artifact.type != PASSWORD:
+        # No file's bytes are looked for; the related artifacts (its hashes) find the threat.
+        if artifact.type not in (FILE, PASSWORD):
             yield Record(
                 type=artifact.type,
                 value=artifact.value,
