@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from attrs import define, field, frozen
 
 from ctsd import artifacts
-from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.section import MARK, is_whole
-from ctsd.feeds.threat_keys import Keys, KeysWriter, Stored
+from ctsd.feeds.threat_keys import FoundBy, Keys, KeysWriter, found_by
 from ctsd.model import FILE, JSON, PASSWORD, Threat
 from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
 from ctsd.stored import indexed
@@ -42,7 +41,7 @@ class _Entry:
     record: Indexed
     expires: float | None
     keys: tuple[bytes, ...]
-    found_by: Stored
+    found_by: FoundBy
 
 
 @define(eq=False)
@@ -206,8 +205,7 @@ def _entries(threat: Threat) -> Iterator[_Entry]:
     for record in records_of(threat):
         keys = artifacts.keys(record.type, record.value)
         if keys:
-            found_by = stored_under(record.type, record.value)
-            yield _Entry(indexed(record), record.expires, keys, found_by)
+            yield _Entry(indexed(record), record.expires, keys, found_by(record.type, record.value))
 
 
 def _occurrences(

@@ -22,14 +22,20 @@ from ctsd.feeds.networks import Table, parents_of
 from ctsd.indicator_forms import Network
 from ctsd.model import JSON
 
-#: The keys and the network that an indicator is found by.
-Stored = tuple[tuple[bytes, ...], Network | None]
+#: The hashes of the keys, and the network, that an indicator is found by.
+FoundBy = tuple[tuple[int, ...], Network | None]
 
 #: The domain that somebody has registered, of a host; whether many share a host.
 Registered = Callable[[str], str | None]
 IsShared = Callable[[str], bool]
 
 _LOW: Final = (1 << 64) - 1
+
+
+def found_by(type: str, value: JSON) -> FoundBy:
+    """What an indicator is found by."""
+    keys, network = stored(type, value)
+    return tuple(map(hash_of, keys)), network
 
 
 class KeysWriter:
@@ -39,15 +45,15 @@ class KeysWriter:
         self._keys: list[tuple[int, int]] = []
         self._networks: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
 
-    def add(self, row: int, found: Stored) -> None:
+    def add(self, row: int, found: FoundBy) -> None:
         """
         Take what an indicator of this row is found by.
 
-        :param found: L{stored} it.
+        :param found: what L{found_by} says of it.
         """
-        keys, network = found
-        for key in keys:
-            self._keys.append((hash_of(key), row))
+        hashes, network = found
+        for each in hashes:
+            self._keys.append((each, row))
         if network is not None:
             self._networks[network.version].append((network.first, network.prefix, row))
 

@@ -23,9 +23,8 @@ from pydivsufsort import divsufsort
 from ctsd import artifacts, matching, stored
 from ctsd.feeds.array_file import ArrayWriter
 from ctsd.feeds.index import LENGTH, ROW_BITS, About
-from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.section import MARK, key_hash
-from ctsd.feeds.threat_keys import KeysWriter
+from ctsd.feeds.threat_keys import KeysWriter, found_by
 from ctsd.records import Record
 
 _UINT32_MAX = (1 << 32) - 1
@@ -118,7 +117,7 @@ class IndexWriter:
         section.row.append(payload)
         if record.threat_id:
             row = section.number << ROW_BITS | len(section.starts) - 1
-            self._keys.add(row, stored_under(record.type, record.value))
+            self._keys.add(row, found_by(record.type, record.value))
         self.records += 1
         return True
 
