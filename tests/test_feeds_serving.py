@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -429,6 +430,11 @@ class FailureTests(FeedsCase):
         self.look(10)
         self.assertEqual((self.children.given, feeds.loading()), ([], True))
         copies = self.downloads.copies("mine")
+        # That its provider has failed since changes nothing: there is a good copy.
+        copies.write(evolve(copies.state(), error="it answered 500"))
+        self.look()
+        self.assertEqual((feeds.loading(), feeds.retry_secs), (True, SOON_SECS))
+        self.assertIn("it answered 500", feeds.trouble())
         copy = copies.state().copy
         assert copy is not None
         os.close(turn)

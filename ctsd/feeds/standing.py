@@ -34,7 +34,7 @@ class Standing:
         its newest; 0 when there is nothing.
     :ivar stale: it is older than it should be; its hits say so.
     :ivar away: it can't be asked: never loaded, or too old.
-    :ivar loading: it can't be asked only because it is being indexed.
+    :ivar loading: it can't be asked only because it is being indexed, whatever its provider says.
     :ivar trouble: what is wrong; empty when nothing is.
     """
 
@@ -104,7 +104,7 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
     dated = feed.copy.checked if feed.copy is not None else 0.0
     age_secs = max(0.0, now - dated)
     too_old = age_secs > description.max_age_secs
-    trouble = feed.misread or feed.trouble or feed.state.error
+    own_trouble = feed.misread or feed.trouble
     return Standing(
         name=description.name,
         title=description.title,
@@ -113,8 +113,8 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
         dated=dated,
         stale=about is not None and age_secs > description.stale_secs,
         away=about is None or too_old,
-        loading=about is None and (not started or feed.copy is not None) and not trouble,
-        trouble=trouble,
+        loading=about is None and (not started or feed.copy is not None) and not own_trouble,
+        trouble=own_trouble or feed.state.error,
     )
 
 
@@ -175,7 +175,7 @@ class Overview:
         cls, *, feeds: tuple[Standing, ...], lists: tuple[Standing, ...], hidden: Set[str]
     ) -> Overview:
         away = [one for one in feeds if one.away and one.required]
-        is_coming = any(not one.trouble and (one.loading or not one.dated) for one in away)
+        is_coming = any(one.loading or not (one.trouble or one.dated) for one in away)
         return cls(
             feeds=feeds,
             lists=lists,
