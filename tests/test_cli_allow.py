@@ -49,6 +49,7 @@ class AllowTests(CommandCase):
             (["add", "net.nme=ours.example"], "'net.nme': an artifact type"),
             (["add", "system.user.password=x"], "'system.user.password': an artifact type"),
             (["add", "net.name="], "no value of net.name"),
+            (["add", "net.ip=ours.example"], "net.ip: expected an IP address"),
             (["add", "net.name=a.example", "--until", "soon"], "--until: expected a date"),
             (["remove", "net.name=ours.example"], "that is not allowed"),
         ):

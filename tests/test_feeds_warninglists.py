@@ -241,6 +241,9 @@ class AllowedTests(SynchronousTestCase):
             (PASSWORD, "x"),
             (FILE, "x"),
             ("net.name", " "),
+            ("net.ip", "ours.example"),
+            ("net.name", "https://ours.example/"),
+            ("net.cidr", "192.0.2.0/64"),
         ):
             self.assertRaises(ValueError, of_value, type, value)
 

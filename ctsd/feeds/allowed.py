@@ -17,6 +17,7 @@ from ctsd.feeds.keys import HOST, stored
 from ctsd.indicator_forms import Network
 from ctsd.interfaces import IShared
 from ctsd.model import FILE, JSON, PASSWORD
+from ctsd.plausible import expected
 
 #: Where it lies in the store, and how long: until it is changed.
 KEY: Final = "allow-list"
@@ -77,6 +78,8 @@ def of_value(type: str, value: str) -> Allowed:
         raise ValueError(f"{type[:100]!a}: an artifact type whose values are texts was expected")
     if stored(type, value) == ((), None):
         raise ValueError(f"no value of {type}")
+    if what := expected(type, value):
+        raise ValueError(f"{type}: expected {what}")
     return Allowed(type=type, value=value)
 
 
