@@ -139,6 +139,8 @@ def _update(arguments: argparse.Namespace, settings: Settings, world: World) -> 
     if not descriptions:
         raise CTSDError("no feed is on that comes from a URL")
     for one in descriptions:
+        if not one.enabled:
+            raise CTSDError(f"{one.name} is off: [feeds.{one.name}] enabled = true turns it on")
         if not one.provider.url:
             raise CTSDError(f"{one.name} is a file of yours: the daemon sees when it changes")
 
@@ -194,6 +196,8 @@ def _told(description: Description, state: FeedState, world: World) -> bool:
     """Say what came of it; whether that is good."""
     if state.error:
         world.complain(f"{description.name}: {state.error}")
+        if state.refused is not None and state.refused.reason in state.error:
+            world.complain(f"if it is right all the same: ctsd feeds accept {description.name}")
         return False
     assert state.copy is not None
     world.say(
@@ -209,8 +213,10 @@ def _accept(arguments: argparse.Namespace, settings: Settings, world: World) -> 
         become_owner(settings.state_dir)
         try:
             state = await _downloads(settings, world, reactor).accept(description)
-        except (Busy, BadState) as error:
+        except (Busy, BadState, BuildFailed) as error:
             raise CTSDError(f"{description.name}: {error}") from None
+        except Refused as error:
+            raise CTSDError(f"{description.name}: its copy can't be read: {error}") from None
         except LookupError:
             raise CTSDError(f"{description.name}: no copy of it was refused") from None
         return 0 if _told(description, state, world) else 1

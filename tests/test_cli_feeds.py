@@ -174,6 +174,12 @@ class BringTests(FeedsCase):
         self.configure(MINE.replace('url = "https://intel.example/list.csv"', 'file = "list.csv"'))
         self.assertFails("feeds", "update", "mine", told="is a file of yours")
 
+    def test_off(self) -> None:
+        """Nobody is asked for a feed that is off, whose terms nobody may have accepted."""
+        self.configure("")
+        self.assertFails("feeds", "update", "openphish", told="openphish is off: [feeds.openphish]")
+        self.assertFalse((self.dir / "state" / "feeds" / "openphish").exists())
+
     def test_usage(self) -> None:
         """Each command stands in the help."""
         parser = cli.make_parser()

@@ -517,6 +517,30 @@ class GuardsTests(DownloadsCase):
         self.failureResultOf(self.downloads.accept(self.description), LookupError)
         self.assertEqual(self.served(), small)
 
+    def test_accept_what_was_not_looked_at(self) -> None:
+        """What is in a copy is known when it is accepted, whatever it was refused for."""
+        page = b"<html>\n" + GOOD
+        self.refused(page)
+        state = self.successResultOf(self.downloads.accept(self.description))
+        assert state.copy is not None
+        self.assertEqual((state.copy.rows, state.copy.records), (101, 101))
+        self.assertEqual(self.served(), page)
+
+    def test_accept_what_nobody_can_read(self) -> None:
+        """One that can't be searched does not take the good one's place."""
+        self.refused(GOOD[:50])
+        before = self.copies.state()
+
+        async def fails(_: Description, path: Path, *, max_unpacked_bytes: int) -> Counts:
+            self.assertEqual(max_unpacked_bytes, self.description.provider.max_unpacked_bytes)
+            raise error
+
+        for error in (Refused("it can't be unpacked"), BuildFailed("it was killed")):
+            accepting = self.make(examine=fails).accept(self.description)
+            self.failureResultOf(accepting, type(error))
+            self.assertEqual(self.copies.state(), before)
+        self.assertEqual(self.served(), GOOD)
+
     def test_import(self) -> None:
         """A file that was brought passes the same guards, and is as old as it is."""
         file = self.directory / "brought.txt"

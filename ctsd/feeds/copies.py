@@ -226,17 +226,21 @@ class Copies:
         self.write(state)
         return state
 
-    def accept(self) -> FeedState:
+    def refused(self) -> Copy:
         """
-        Make the refused copy the good one.
+        The copy that was refused.
 
         :raises LookupError: there is none.
         """
-        state = self.state()
-        refused = state.refused
+        refused = self.state().refused
         if refused is None or not self.path(refused).exists():
             raise LookupError("no copy of it was refused")
-        state = evolve(state, copy=evolve(refused, reason=""), refused=None, failures=0, error="")
+        return refused
+
+    def accept(self, refused: Copy) -> FeedState:
+        """Make the refused copy the good one, with what is known of it now."""
+        copy = evolve(refused, reason="")
+        state = evolve(self.state(), copy=copy, refused=None, failures=0, error="")
         self.write(state)
         return state
 

@@ -86,10 +86,12 @@ class Downloads:
 
     def accept(self, description: Description) -> Deferred[FeedState]:
         """
-        Take the copy that was refused.
+        Take the copy that was refused, if it can be read at all.
 
         :return: fires with how the feed stands then.
         :raises LookupError: there is none.
+        :raises Refused: (L{ctsd.feeds.job}, as the next) it can't be read.
+        :raises BuildFailed: nobody could look at it.
         """
         return self._visit(description, Visit.accept)
 

@@ -228,11 +228,22 @@ class Visit:
 
     async def accept(self) -> FeedState:
         """
-        Take the copy that was refused.
+        Take the copy that was refused, unless nobody could search it: then the last good one is
+        better.
 
         :raises LookupError: there is none.
+        :raises Refused: it can't be unpacked or parsed at all.
+        :raises BuildFailed: nobody could look at it.
         """
-        state: FeedState = await self._steps(self._copies.accept)
+        copies, steps = self._copies, self._steps
+        copy: Copy = await steps(copies.refused)
+        # As much as its index would take: what was refused for its ratio alone may be right.
+        counts = await self._examine(
+            self._description,
+            copies.path(copy),
+            max_unpacked_bytes=self._provider.max_unpacked_bytes,
+        )
+        state: FeedState = await steps(copies.accept, _counted(copy, counts))
         return state
 
     async def _keep(self, state: FeedState, part: Path, copy: Copy) -> FeedState:
@@ -245,7 +256,7 @@ class Visit:
                 part,
                 max_unpacked_bytes=unpacked_limit(provider, copy.size),
             )
-            copy = evolve(copy, rows=counts.rows, refused=counts.refused, records=counts.records)
+            copy = _counted(copy, counts)
             check_counts(counts, provider, state.copy)
         except Refused as error:
             reason = str(error)[:_SHOWN_CHARS] or "it is not fit"
@@ -306,3 +317,7 @@ class Visit:
             secs=due - self._now(),
         )
         return state
+
+
+def _counted(copy: Copy, counts: Counts) -> Copy:
+    return evolve(copy, rows=counts.rows, refused=counts.refused, records=counts.records)
