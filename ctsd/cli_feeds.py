@@ -24,6 +24,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.job import BuildFailed, Refused
+from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.visit import TooEarly
 from ctsd.sources import feeds_on, own_feeds
 
@@ -100,7 +101,8 @@ def _row(description: Description, settings: Settings, now: float) -> tuple[str,
         elif age_secs > description.stale_secs:
             standing = "stale"
     following = _span(state.due - now) if description.provider.url and state.due > now else "-"
-    told = "; ".join(filter(None, (standing, state.error)))
+    trouble = state.error or why_unreadable(description)
+    told = "; ".join(filter(None, (standing, trouble)))
     return (description.name, age, records, refused, following, told)
 
 

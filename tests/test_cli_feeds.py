@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
@@ -77,6 +78,16 @@ class ListTests(FeedsCase):
         self.assertRegex(lines["old"], r"^3 d .* too old")
         self.assertRegex(lines["never"], r"never loaded$")
         self.assertRegex(lines["bad"], r"feed\.json")
+
+    def test_own_file(self) -> None:
+        """A file of ours that can't be read is told, although no daemon has tried."""
+        self.configure(MINE.replace('url = "https://intel.example/list.csv"', 'file = "l"'))
+        self.assertRegex(self.succeed("feeds"), r"mine .* never loaded; .*l can't be read: No such")
+        os.mkfifo(self.dir / "l")
+        self.assertRegex(self.succeed("feeds"), r"l can't be read: it is no regular file")
+        (self.dir / "l").unlink()
+        (self.dir / "l").write_text("value,why\n")
+        self.assertRegex(self.succeed("feeds"), r"never loaded\n")
 
     def test_wrong(self) -> None:
         """A feed that is wrong is told with its line."""

@@ -517,6 +517,16 @@ class OwnFileTests(FeedsCase):
         self.look(10)
         self.assertFinds(feeds, "203.0.113.2", "mine")
 
+    def test_pipe(self) -> None:
+        """A pipe, which would be read for ever, is not opened; other feeds go on."""
+        self.write("203.0.113.1\n")
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        feeds = self.start(feed(file=str(self.file)), feed("other", file=str(pipe)))
+        self.look(10)
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertIn("pipe can't be read: it is no regular file", feeds.trouble())
+
     def test_never_old(self) -> None:
         """It counts for as long as it is there."""
         self.write("203.0.113.1\n")

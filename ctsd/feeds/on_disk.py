@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.standing import (
     KeptFeed,
     Standing,
@@ -57,6 +58,7 @@ class FeedsOnDisk:
                 feed.misread = str(found)
             elif found is not None:
                 feed.state = found
+            feed.trouble = why_unreadable(feed.description)
         self.standings: tuple[Standing, ...] = tuple(
             standing_of(feed, about_copy(feed), now=now(), started=True) for feed in feeds
         )

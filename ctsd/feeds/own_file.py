@@ -4,11 +4,15 @@ Feeds that are files of ours: brought when they have changed, through the same g
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ctsd.feeds.copies import BadState, Busy
+from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.job import BuildFailed, InThread, Refused
 from ctsd.feeds.standing import KeptFeed
@@ -40,7 +44,7 @@ class OwnFiles:
         if file is None:
             return None
         try:
-            found = await self._in_thread(file.stat)
+            found = await self._in_thread(_look, file)
         except OSError as error:
             feed.seen = feed.brought = ""
             return f"{file} can't be read: {error.strerror}"
@@ -66,3 +70,28 @@ class OwnFiles:
             opened.close()
         feed.brought = look
         return feed.state.error and f"{file}: {feed.state.error}"
+
+
+def why_unreadable(description: Description) -> str:
+    """Why a file of ours can't be read; empty when it can, or there is none. Blocks."""
+    file = description.provider.file
+    if file is None:
+        return ""
+    try:
+        _look(file)
+        with file.open("rb"):
+            return ""
+    except OSError as error:
+        return f"{file} can't be read: {error.strerror}"
+
+
+def _look(file: Path) -> os.stat_result:
+    """
+    What there is of a file. A pipe or a device would never end.
+
+    :raises OSError: it is none, or can't be looked at.
+    """
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return found
