@@ -299,6 +299,11 @@ class WrongTests(DescriptionCase):
         for url, told in (
             ("ftp://intel.example/", "expected a URL"),
             ("https://user:pass@intel.example/", "without a user"),
+            ("https://intel.example:99999/", "expected a URL"),
+            ("https://intel.example:0/", "expected a URL"),
+            ("https://:443/", "expected a URL"),
+            ("https://[2001:db8::1/", "expected a URL"),
+            ("https://{key}.intel.example/", "no secret"),
             ("https://intel.example/{secret}", "in braces"),
             ("http://intel.example/", "insecure_http"),
         ):

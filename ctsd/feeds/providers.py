@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from attrs import Factory, frozen
 
@@ -30,12 +31,23 @@ _URL: Final = re.compile(r"https?://[^\s/?#@\"<>\\^`|]+(?:[/?][^\s\"<>\\^`|]*)?"
 
 def _url(value: object, around: Surroundings) -> str:
     given = checks.text(value, around)
-    if not _URL.fullmatch(given):
+    if not _URL.fullmatch(given) or not _has_place(given):
         raise Wrong("expected a URL, https://host/..., without a user and a password in it")
+    if "{key}" in urlsplit(given).netloc:
+        raise Wrong("expected {key} in the path or the query: a host's name is no secret")
     for name in placeholders(given):
         if name not in (*SECRETS, DATE):
             raise Wrong(f"expected {{key}}, {{user}} or {{date}} in braces, not {{{name}}}")
     return given
+
+
+def _has_place(url: str) -> bool:
+    """Whether its host and its port can be told."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _headers(value: object, around: Surroundings) -> dict[str, str]:
