@@ -187,6 +187,30 @@ class FindTests(SynchronousTestCase):
         found = finds(base, after).find("net.uri", "http://evil.example/", 5, None)
         self.assertEqual(told(found), [])
 
+    def test_changed_again(self) -> None:
+        """What was changed again, or deleted, is found by what it is now alone."""
+        search = finds(None, [])
+        delta = search.delta
+
+        def change(version: int, threats: Sequence[Threat], deleted: Sequence[int] = ()) -> None:
+            delta.apply(Changes(version=version, threats=tuple(threats), deleted=tuple(deleted)))
+
+        def found(value: str) -> list[tuple[str, str]]:
+            return told(search.find("net.uri", value, 10, None))
+
+        old, new = threat("T", ("net.cidr", "192.0.2.0/24")), threat("T", ("net.name", "a.example"))
+        change(1, [evolve(old, id=1), evolve(new, id=2)])
+        self.assertEqual(found("http://192.0.2.7/"), [("T", "range of the address in the URL")])
+        change(2, [evolve(new, id=1)])
+        self.assertEqual(found("http://192.0.2.7/"), [])
+        self.assertEqual(found("http://a.example/"), [("T", "host of the URL")] * 2)
+        change(3, [], [2])
+        self.assertEqual(found("http://a.example/"), [("T", "host of the URL")])
+        delta.forget(2)
+        self.assertEqual(found("http://a.example/"), [])
+        change(4, [evolve(old, id=3)])
+        self.assertEqual(found("http://192.0.2.7/"), [("T", "range of the address in the URL")])
+
 
 class AgreementTests(SynchronousTestCase):
     """L{ThreatFinds} beside a slow, obvious search."""

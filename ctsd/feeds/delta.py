@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from ctsd import artifacts
 from ctsd.feeds.section import MARK, is_whole
-from ctsd.feeds.threat_keys import FoundBy, Keys, KeysWriter, found_by
+from ctsd.feeds.threat_keys import FoundBy, NewKeys, found_by
 from ctsd.model import FILE, JSON, PASSWORD, Threat
 from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
 from ctsd.stored import indexed
@@ -74,6 +74,7 @@ class Delta:
     the index has of them.
 
     :ivar changed: by id: the version in which it was seen.
+    :ivar keys: by what normal forms and derived keys find L{row}s.
     :ivar _trigrams: by type: all runs of three bytes in its keys, and perhaps some that are gone.
     """
 
@@ -81,8 +82,9 @@ class Delta:
     _threats: dict[int, tuple[_Entry, ...]] = field(factory=dict)
     _texts: dict[str, _Text] = field(factory=dict)
     _trigrams: dict[str, set[bytes]] = field(factory=dict)
-    _rows: list[_Entry] = field(factory=list)
-    _keys: Keys | None = None
+    _rows: list[_Entry | None] = field(factory=list)
+    _rows_of: dict[int, range] = field(factory=dict)
+    keys: NewKeys = field(factory=NewKeys)
 
     def __len__(self) -> int:
         """How many threats were changed or deleted."""
@@ -93,12 +95,12 @@ class Delta:
         if not changes.threats and not changes.deleted:
             return
         is_stale = False
-        self._keys = None
         for threat in changes.threats:
             is_stale = is_stale or threat.id in self._threats
             self.changed[threat.id] = changes.version
             entries = self._threats[threat.id] = tuple(_entries(threat))
-            self._note(entries)
+            self._drop(threat.id)
+            self._note(threat.id, entries)
             for entry in entries:
                 text = self._texts.get(entry.record.type)
                 if text is not None:
@@ -106,6 +108,7 @@ class Delta:
         for threat_id in changes.deleted:
             self.changed[threat_id] = changes.version
             is_stale = self._threats.pop(threat_id, None) is not None or is_stale
+            self._drop(threat_id)
         if is_stale:
             self._texts.clear()
 
@@ -114,30 +117,32 @@ class Delta:
         for threat_id in [each for each, seen in self.changed.items() if seen <= version]:
             del self.changed[threat_id]
             self._threats.pop(threat_id, None)
-        self._keys = None
         self._texts.clear()
         self._trigrams.clear()
-        for entries in self._threats.values():
-            self._note(entries)
-
-    def keys(self) -> Keys:
-        """By what normal forms and derived keys find the L{row}s."""
-        if self._keys is None:
-            collected = KeysWriter()
-            self._rows = [entry for entries in self._threats.values() for entry in entries]
-            for row, entry in enumerate(self._rows):
-                collected.add(row, entry.found_by)
-            arrays = collected.arrays()
-            self._keys = Keys({name: memoryview(column) for name, column in arrays.items()})
-        return self._keys
+        self._rows.clear()
+        self._rows_of.clear()
+        self.keys = NewKeys()
+        for threat_id, entries in self._threats.items():
+            self._note(threat_id, entries)
 
     def row(self, row: int, now: float) -> tuple[Indexed, ...]:
-        """The record that L{keys} have found; nothing when its time is over."""
+        """The record that L{keys} have found; nothing when its time is over, or it has changed."""
         entry = self._rows[row]
-        return () if entry.expires is not None and entry.expires <= now else (entry.record,)
+        if entry is None or (entry.expires is not None and entry.expires <= now):
+            return ()
+        return (entry.record,)
 
-    def _note(self, entries: tuple[_Entry, ...]) -> None:
-        for entry in entries:
+    def _drop(self, threat_id: int) -> None:
+        """Let rows be found no more, for they have changed."""
+        for row in self._rows_of.pop(threat_id, ()):
+            self._rows[row] = None
+
+    def _note(self, threat_id: int, entries: tuple[_Entry, ...]) -> None:
+        first = len(self._rows)
+        self._rows += entries
+        self._rows_of[threat_id] = range(first, len(self._rows))
+        for row, entry in enumerate(entries, first):
+            self.keys.add(row, entry.found_by)
             noted = self._trigrams.setdefault(entry.record.type, set())
             for key in entry.keys:
                 noted.update([key[at : at + 3] for at in range(len(key) - 2)])

@@ -10,7 +10,6 @@ whether it has that key.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
@@ -23,8 +22,7 @@ from attrs import evolve
 from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
 from ctsd.feeds.key_store import COMBINED
-from ctsd.feeds.keys import HOST, ON_HOST
-from ctsd.feeds.lookups import INSIDE, Lookup, looks_inside, lookups
+from ctsd.feeds.lookups import INSIDE, Lookup, hashed, looks_inside, may_show
 from ctsd.feeds.networks import Table
 from ctsd.feeds.parts import part_patterns
 from ctsd.feeds.tallies import Asked, Run, Tally, by_feed, confirmed, take_parts
@@ -150,18 +148,15 @@ class KeyIndex:
         """See L{ctsd.interfaces.IIndicators.find}."""
         runs: list[Run] | None = None
         buckets, hashes, shift = self._buckets, self._hashes, self._shift
-        blake2b, from_bytes = hashlib.blake2b, int.from_bytes
-        for lookup in lookups(artifact, derived):
+        for wanted_hash, lookup in hashed(artifact, derived):
             key = lookup[0]
             if isinstance(key, bytes):
-                # As L{hash_of}, which would be a call for each.
-                wanted_hash = from_bytes(blake2b(key, digest_size=8).digest(), "little")
                 bucket = wanted_hash >> shift
                 high = buckets[bucket + 1]
                 at = bisect_left(hashes, wanted_hash, buckets[bucket], high)
                 if at == high or hashes[at] != wanted_hash:
                     continue
-                if not self._may_show(key, lookup[2]):
+                if not may_show(key, lookup[2], self._registered, self._is_shared_host):
                     continue
                 end = bisect_right(hashes, wanted_hash, at, high)
                 some = [Run(lookup, lookup[1], self._hash_feeds, self._hash_rows, at, end)]
@@ -177,16 +172,6 @@ class KeyIndex:
         if runs is None and not patterns:
             return ()
         return self._matches(runs or [], artifact.type, patterns, limit, wanted, hidden)
-
-    def _may_show(self, key: bytes, note: str) -> bool:
-        """Whether what was found by a key says something of what was asked."""
-        if key[:1] == HOST and note:
-            domain = self._registered(note)
-            host = key[1:].decode("utf-8", "surrogatepass")
-            return domain is not None and f".{host}".endswith(f".{domain}")
-        if key[:1] == ON_HOST:
-            return not self._is_shared_host(key[1:].decode("utf-8", "surrogatepass"))
-        return True
 
     def _network_runs(self, asked: Network, lookup: Lookup) -> list[Run]:
         table = self._tables[asked.version]

@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from ctsd.feeds.keys import (
@@ -28,6 +29,7 @@ from ctsd.feeds.keys import (
     URL,
     WORDS,
     encoded,
+    hash_of,
     is_too_long,
     text_key,
 )
@@ -73,6 +75,19 @@ MAX_PARENTS: Final = 8
 #: something follows that contains it. Else the third is empty.
 Lookup = tuple[bytes, str, str] | tuple[Network, str, str]
 
+#: The domain that somebody has registered, of a host; whether many share a host.
+Registered = Callable[[str], str | None]
+IsShared = Callable[[str], bool]
+
+#: With the hash of its key.
+Hashed = tuple[int, Lookup]
+
+#: What a network has instead of a hash.
+NO_HASH: Final = -1
+
+#: What a longer value looks for is not kept for the next who looks it up.
+MAX_SHARED_CHARS: Final = 4096
+
 #: Makes of how something follows from a value how it follows from the artifact.
 _Told = Callable[[str], str]
 
@@ -93,6 +108,23 @@ def looks_inside(asked: Network) -> bool:
     if asked.version == 4:
         return WIDEST_V4 <= asked.prefix < 32
     return WIDEST_V6 <= asked.prefix < 128
+
+
+def may_show(key: bytes, note: str, registered: Registered, is_shared: IsShared) -> bool:
+    """
+    Whether what was found by a key says something of what was asked: a public suffix does not, nor
+    a URL on a host that many share.
+
+    :param note: the third of the L{Lookup}.
+    """
+    if key[:1] == HOST and note:
+        domain = registered(note)
+        return domain is not None and f".{_host(key)}".endswith(f".{domain}")
+    return key[:1] != ON_HOST or not is_shared(_host(key))
+
+
+def _host(key: bytes) -> str:
+    return key[1:].decode("utf-8", "surrogatepass")
 
 
 def lookups(artifact: Artifact, derived: Iterable[Derived] = ()) -> list[Lookup]:
@@ -116,6 +148,34 @@ def lookups(artifact: Artifact, derived: Iterable[Derived] = ()) -> list[Lookup]
     for each in derived:
         _add(found, each.artifact.type, each.artifact.value, each.how)
     return found
+
+
+def hashed(artifact: Artifact, derived: Iterable[Derived] = ()) -> tuple[Hashed, ...]:
+    """
+    What L{lookups} says, each with the hash that its key has in an index; C{NO_HASH} with a
+    network. All who look up the same artifact share the work.
+    """
+    value = artifact.value
+    if (
+        derived == ()
+        and artifact.file is None
+        and isinstance(value, str)
+        and len(value) <= MAX_SHARED_CHARS
+    ):
+        return _shared(artifact.type, value)
+    return _hashed(lookups(artifact, derived))
+
+
+def _hashed(found: Iterable[Lookup]) -> tuple[Hashed, ...]:
+    return tuple(
+        [(hash_of(one[0]) if isinstance(one[0], bytes) else NO_HASH, one) for one in found]
+    )
+
+
+# One for the local database and the feeds, and for a second searcher of one feed.
+@lru_cache(maxsize=64)
+def _shared(type: str, value: str) -> tuple[Hashed, ...]:
+    return _hashed(lookups(Artifact(type, value)))
 
 
 def _add(found: list[Lookup], type: str, value: JSON, outer: str | None) -> None:

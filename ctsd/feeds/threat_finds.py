@@ -5,14 +5,15 @@ from it, in this order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from attrs import evolve, frozen
 
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.index import Index
-from ctsd.feeds.lookups import lookups
-from ctsd.feeds.threat_keys import Candidate, IsShared, Registered
+from ctsd.feeds.lookups import IsShared, Registered, hashed
+from ctsd.feeds.threat_keys import Span
 from ctsd.model import JSON, Artifact, EncodedHit
 from ctsd.records import NO_MATCHES, Indexed, Matched, Matches
 from ctsd.shown import noted
@@ -72,25 +73,20 @@ class ThreatFinds:
         self, type: str, value: JSON, wanted: _Wanted | None
     ) -> tuple[dict[int, Matched], bool]:
         """What normal forms and derived keys find, by the threats' ids; whether there is more."""
-        asked = lookups(Artifact(type, value))
+        asked = hashed(Artifact(type, value))
         found: dict[int, Matched] = {}
         is_cut = False
         base, delta = self.base, self.delta
         if base is not None and base.keys is not None:
-            candidates = base.keys.find(asked, self.registered, self.is_shared)
-
-            def in_base(one: Candidate) -> Iterable[Indexed]:
-                return base.rows_of(one.row, hidden=delta.changed)
-
-            is_cut = _collect(found, candidates, in_base, value, wanted)
-        keys = delta.keys() if delta else None
-        if keys is not None:
-            candidates = keys.find(asked, self.registered, self.is_shared)
-
-            def in_delta(one: Candidate) -> Iterable[Indexed]:
-                return delta.row(one.row, self.now)
-
-            is_cut = _collect(found, candidates, in_delta, value, wanted) or is_cut
+            spans = base.keys.find(asked, self.registered, self.is_shared)
+            if spans:
+                in_base = partial(base.rows_of, hidden=delta.changed)
+                is_cut = _collect(found, spans, in_base, wanted)
+        if delta:
+            spans = delta.keys.find(asked, self.registered, self.is_shared)
+            if spans:
+                in_delta = partial(delta.row, now=self.now)
+                is_cut = _collect(found, spans, in_delta, wanted) or is_cut
         return found, is_cut
 
     def _texts(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
@@ -118,9 +114,8 @@ class ThreatFinds:
 
 def _collect(
     found: dict[int, Matched],
-    candidates: Iterator[Candidate],
-    records_of: Callable[[Candidate], Iterable[Indexed]],
-    value: JSON,
+    spans: Iterable[Span],
+    records_of: Callable[[int], Iterable[Indexed]],
     wanted: _Wanted | None,
 ) -> bool:
     """
@@ -129,11 +124,12 @@ def _collect(
     :return: whether not all were looked at.
     """
     ours: dict[int, Matched] = {}
-    for count, one in enumerate(candidates):
+    rows = ((one, row) for one in spans for row in one.rows)
+    for count, (one, row) in enumerate(rows):
         if count >= MAX_LOOKED_AT and ours:
             found.update(ours)
             return True
-        for record in records_of(one):
+        for record in records_of(row):
             before = ours.get(record.threat_id)
             if before is not None and (one.how or not before.how):
                 break

@@ -11,23 +11,27 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
 
-from ctsd.feeds.keys import HOST, ON_HOST, URL, hash_of, stored
-from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside
+from ctsd.feeds.keys import URL, hash_of, stored
+from ctsd.feeds.lookups import (
+    INSIDE,
+    Hashed,
+    IsShared,
+    Registered,
+    how_found,
+    looks_inside,
+    may_show,
+)
 from ctsd.feeds.networks import Table, parents_of
 from ctsd.indicator_forms import Network
 from ctsd.model import JSON
 
 #: The hashes of the keys, and the network, that an indicator is found by.
 FoundBy = tuple[tuple[int, ...], Network | None]
-
-#: The domain that somebody has registered, of a host; whether many share a host.
-Registered = Callable[[str], str | None]
-IsShared = Callable[[str], bool]
 
 _LOW: Final = (1 << 64) - 1
 
@@ -91,23 +95,23 @@ def _upper(networks: Iterable[tuple[int, int, int]], code: str) -> array[int]:
 
 
 @frozen(eq=False)
-class Candidate:
+class Span:
     """
-    A row that a lookup has found.
+    Rows that a lookup has found.
 
-    :ivar how: how it follows from the artifact; empty when it equals it.
+    :ivar how: how they follow from the artifact; empty when they equal it.
     :ivar key: what was looked for.
     """
 
-    row: int
+    rows: Sequence[int]
     how: str
     key: bytes | Network
-    _note: str
+    _note: str = ""
 
     def confirmed(self, type: str, value: JSON) -> str | None:
         """
-        How an indicator of this row was found; None when it is not the one: its hash alone is
-        that of the key, or another one of its row was found.
+        How an indicator of one of these rows was found; None when it is not the one: its hash
+        alone is that of the key, or another one of its row was found.
         """
         keys, network = stored(type, value)
         if isinstance(self.key, bytes):
@@ -133,49 +137,91 @@ class Keys:
         }
 
     def find(
-        self, asked: Sequence[Lookup], registered: Registered, is_shared: IsShared
-    ) -> Iterator[Candidate]:
+        self, asked: Iterable[Hashed], registered: Registered, is_shared: IsShared
+    ) -> list[Span]:
         """
         The rows that these lookups find, in their order. A lookup costs the same whatever the
         number of rows.
 
         :param registered: see L{ctsd.feeds.key_index.KeyIndex.open}; C{is_shared} likewise.
         """
-        keys, rows = self._keys, self._key_rows
-        for key, how, note in asked:
+        found: list[Span] = []
+        keys = self._keys
+        for wanted, (key, how, note) in asked:
             if not isinstance(key, bytes):
-                yield from self._of_network(key, how, note)
+                found += self._of_network(key, how, note)
                 continue
-            wanted = hash_of(key)
             at = bisect_left(keys, wanted)
             if at == len(keys) or keys[at] != wanted:
                 continue
-            if not _may_show(key, note, registered, is_shared):
-                continue
-            for place in range(at, bisect_right(keys, wanted, at)):
-                yield Candidate(rows[place], how, key, note)
+            if may_show(key, note, registered, is_shared):
+                end = bisect_right(keys, wanted, at)
+                found.append(Span(self._key_rows[at:end], how, key, note))
+        return found
 
-    def _of_network(self, asked: Network, how: str, wider: str) -> Iterator[Candidate]:
+    def _of_network(self, asked: Network, how: str, wider: str) -> Iterator[Span]:
         table, version = self._tables[asked.version], asked.version
-
-        def rows(is_range: bool, low: int, high: int, how: str) -> Iterator[Candidate]:
-            for row in self._rows[version, is_range][low:high]:
-                yield Candidate(row, how, asked, "")
-
         equal = table.equal(asked)
         if equal is not None:
-            yield from rows(*equal, how)
+            is_range, low, high = equal
+            yield Span(self._rows[version, is_range][low:high], how, asked)
         for low, high in table.around(asked):
-            yield from rows(True, low, high, wider)
+            yield Span(self._rows[version, True][low:high], wider, asked)
         if looks_inside(asked):
             for is_range, low, high in table.inside(asked):
-                yield from rows(is_range, low, high, f"{INSIDE} ({how})" if how else INSIDE)
+                if low < high:
+                    yield Span(self._rows[version, is_range][low:high], _inside(how), asked)
 
 
-def _may_show(key: bytes, note: str, registered: Registered, is_shared: IsShared) -> bool:
-    """See L{ctsd.feeds.key_index.KeyIndex}: no public suffix, and no host that many share."""
-    host = key[1:].decode("utf-8", "surrogatepass")
-    if key[:1] == HOST and note:
-        domain = registered(note)
-        return domain is not None and f".{host}".endswith(f".{domain}")
-    return key[:1] != ON_HOST or not is_shared(host)
+class NewKeys:
+    """
+    The same as a L{KeysWriter} and its L{Keys}, for some thousand rows to which others come all
+    the time: nothing has to be sorted before it can be searched.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[int, list[int]] = {}
+        self._networks: dict[Network, list[int]] = {}
+        # By version: how many bits the networks that there are have.
+        self._prefixes: dict[int, set[int]] = {4: set(), 6: set()}
+
+    def add(self, row: int, found: FoundBy) -> None:
+        """Take what an indicator of this row is found by: see L{found_by}."""
+        hashes, network = found
+        for each in hashes:
+            self._keys.setdefault(each, []).append(row)
+        if network is not None:
+            self._networks.setdefault(network, []).append(row)
+            self._prefixes[network.version].add(network.prefix)
+
+    def find(
+        self, asked: Iterable[Hashed], registered: Registered, is_shared: IsShared
+    ) -> list[Span]:
+        """See L{Keys.find}. A range as artifact is compared with each network that there is."""
+        found: list[Span] = []
+        for wanted, (key, how, note) in asked:
+            if not isinstance(key, bytes):
+                if self._networks:
+                    found += self._of_network(key, how, note)
+                continue
+            rows = self._keys.get(wanted)
+            if rows is not None and may_show(key, note, registered, is_shared):
+                found.append(Span(rows, how, key, note))
+        return found
+
+    def _of_network(self, asked: Network, how: str, wider: str) -> Iterator[Span]:
+        version, bits = asked.version, asked.bits
+        for prefix in sorted(self._prefixes[version], reverse=True):
+            if prefix <= asked.prefix:
+                first = asked.first >> (bits - prefix) << (bits - prefix)
+                rows = self._networks.get(Network(version, first, prefix))
+                if rows is not None:
+                    yield Span(rows, how if prefix == asked.prefix else wider, asked)
+        if looks_inside(asked):
+            for network, rows in self._networks.items():
+                if network.prefix > asked.prefix and asked.covers(network):
+                    yield Span(rows, _inside(how), asked)
+
+
+def _inside(how: str) -> str:
+    return f"{INSIDE} ({how})" if how else INSIDE
