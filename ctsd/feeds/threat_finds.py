@@ -73,10 +73,12 @@ class ThreatFinds:
         self, type: str, value: JSON, wanted: _Wanted | None
     ) -> tuple[dict[int, Matched], bool]:
         """What normal forms and derived keys find, by the threats' ids; whether there is more."""
-        asked = hashed(Artifact(type, value))
         found: dict[int, Matched] = {}
         is_cut = False
         base, delta = self.base, self.delta
+        if not delta and (base is None or not base.about.records):
+            return found, is_cut
+        asked = hashed(Artifact(type, value))
         if base is not None and base.keys is not None:
             spans = base.keys.find(asked, self.registered, self.is_shared)
             if spans:
