@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from ctsd.artifacts import SHAPES, Shape
-from ctsd.model import JSON, Threat
+from ctsd.model import FILE, JSON, Threat
 from ctsd.plausible import expected
 from ctsd.threat_lines import threat_from_line
 
@@ -143,6 +143,8 @@ def checked_threat(line: bytes | str) -> Threat:
         shows a value.
     """
     threat = threat_from_line(line)
+    if all(artifact.type == FILE for artifact in threat.artifacts):
+        raise ValueError("artifacts: a file is found by its hashes, never by file.content")
     for at, artifact in enumerate(threat.artifacts):
         what = expected(artifact.type, artifact.value)
         if what:

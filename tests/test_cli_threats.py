@@ -97,6 +97,9 @@ class AddTests(ThreatsCase):
             (["--name", " "], "name: expected"),
         ):
             self.assertFails(*good, *more, told=told)
+        self.assertFails(
+            *good[:4], "--artifact", "file.content=x.exe", told="a file is found by its hashes"
+        )
         self.assertEqual(self.stored(), [])
         self.assertEqual(self.closed, 0)
 
