@@ -255,6 +255,7 @@ def _answer(
     """
     What is shown of all that was found: what equals the artifact before what contains it, and that
     before what was found through a part of it; the first of each feed before the second of any.
+    Hits that say the same, as of a row that a feed has twice, are shown once.
 
     :param cut: see L{Within}. While a feed can't be asked, nobody knows yet that nothing will be
         found, so that this is not told by a hit of its own.
@@ -265,8 +266,15 @@ def _answer(
         for number, matched in enumerate(each.matched)
     ]
     ordered.sort(key=lambda each: each[:3])
-    hits = [_hit(feeds, feed, matched) for _, _, feed, matched in ordered[:MAX_HITS]]
-    more = sum(each.more for each in found) + len(ordered) - len(hits)
+    shown: dict[EncodedHit, None] = {}
+    looked_at = 0
+    for _, _, feed, matched in ordered:
+        if len(shown) == MAX_HITS:
+            break
+        looked_at += 1
+        shown[_hit(feeds, feed, matched)] = None
+    hits = list(shown)
+    more = sum(each.more for each in found) + len(ordered) - looked_at
     if cut and hits:
         hits[-1] = EncodedHit(noted(hits[-1], _INCOMPLETE, _not_looked_at(cut)))
     told = None if hits or feeds.away else _told(feeds, cut)

@@ -187,12 +187,22 @@ class LookupTests(FeedsCase):
         """What is not shown is counted: what feeds didn't give, and what was beyond ten."""
         feeds = FakeFeeds(
             *(
-                FeedMatches(feed=name, matched=tuple(map(matched, "abcdef")), more=5, at_least=more)
-                for name, more in (("x", False), ("y", True))
+                FeedMatches(feed=feed, matched=tuple(map(matched, names)), more=5, at_least=more)
+                for feed, names, more in (("x", "abcdef", False), ("y", "ghijkl", True))
             )
         )
         found = self.search(feeds)
         self.assertEqual((len(found.hits), found.more, found.at_least), (10, 12, True))
+
+    def test_same(self) -> None:
+        """Hits that say the same are shown once; what they hid is shown in their place."""
+        feeds = FakeFeeds(
+            FeedMatches(feed="a", matched=tuple(map(matched, "xxxxxyxx")), more=2),
+            FeedMatches(feed="b", matched=tuple(matched(str(n)) for n in range(8))),
+        )
+        found = self.search(feeds)
+        names = [hit["name"] for hit in self.shown(found)]
+        self.assertEqual((names, found.more), ([*"x01234y567"], 2))
 
     def test_notes(self) -> None:
         """Stale ones say since when, listed ones by which list; others go out as they are."""
