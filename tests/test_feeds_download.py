@@ -517,6 +517,13 @@ class GuardsTests(DownloadsCase):
         self.failureResultOf(self.downloads.accept(self.description), LookupError)
         self.assertEqual(self.served(), small)
 
+    def test_secret_in_a_header(self) -> None:
+        """A secret that the provider says again does not get to the disk."""
+        self.answer(body=GOOD * 2, etag='"for s3cr3t"', last_modified="now")
+        state = self.update()
+        assert state.copy is not None
+        self.assertEqual((state.copy.etag, state.copy.last_modified), ("", "now"))
+
     def test_accept_what_was_not_looked_at(self) -> None:
         """What is in a copy is known when it is accepted, whatever it was refused for."""
         page = b"<html>\n" + GOOD

@@ -187,8 +187,8 @@ class Visit:
             checked=self._now(),
             url=answer.url[:_SHOWN_CHARS],
             source=fetched.source,
-            etag=answer.headers.get("etag", "")[:1024],
-            last_modified=answer.headers.get("last-modified", "")[:1024],
+            etag=self._kept(answer.headers.get("etag", "")),
+            last_modified=self._kept(answer.headers.get("last-modified", "")),
         )
         last = state.copy
         if last is not None and last.sha256 == copy.sha256:
@@ -283,6 +283,11 @@ class Visit:
             url=copy.url,
         )
         return kept
+
+    def _kept(self, header: str) -> str:
+        """A header for the disk; empty when the provider has put a secret of ours into it."""
+        secrets = filter(None, (self._provider.key, self._provider.password))
+        return "" if any(secret in header for secret in secrets) else header[:1024]
 
     async def _same(self, state: FeedState, copy: Copy) -> FeedState:
         """There is nothing newer than our copy; one that was refused is gone there, too."""
