@@ -83,8 +83,10 @@ def _list(arguments: argparse.Namespace, settings: Settings, world: World) -> in
 
 
 def _row(description: Description, settings: Settings, now: float) -> tuple[str, ...]:
-    if description.is_warninglist and description.provider.file:
-        return (description.name, "-", "-", "-", "-", "read where it is")
+    file = description.provider.file
+    if description.is_warninglist and file is not None:
+        trouble = "" if file.is_dir() else why_unreadable(description)
+        return (description.name, "-", "-", "-", "-", trouble or "read where it is")
     try:
         state = copies_of(settings, description.name).state()
     except BadState as error:

@@ -89,6 +89,13 @@ class ListTests(FeedsCase):
         (self.dir / "l").write_text("value,why\n")
         self.assertRegex(self.succeed("feeds"), r"never loaded\n")
 
+    def test_own_lists(self) -> None:
+        """Warninglists are read where they are, a file or a directory, if they are there."""
+        self.configure("[feeds.lists]\nfile = 'l'\nformat = 'warninglist'\n")
+        self.assertRegex(self.succeed("feeds"), r"lists .*l can't be read: No such file")
+        (self.dir / "l").mkdir()
+        self.assertIn("read where it is", self.succeed("feeds"))
+
     def test_wrong(self) -> None:
         """A feed that is wrong is told with its line."""
         self.configure("[feeds.mine]\nformat = 'lines'\n")
