@@ -17,8 +17,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import artifacts
 from ctsd.feeds import threat_finds
-from ctsd.feeds.delta import Delta, records_of
+from ctsd.feeds.delta import MAX_GONE, Delta, records_of
 from ctsd.feeds.index import About, Index
+from ctsd.feeds.lookups import hashed
 from ctsd.feeds.threat_finds import ThreatFinds
 from ctsd.feeds.writer import IndexWriter
 from ctsd.model import Artifact, Threat
@@ -210,6 +211,18 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(found("http://a.example/"), [])
         change(4, [evolve(old, id=3)])
         self.assertEqual(found("http://192.0.2.7/"), [("T", "range of the address in the URL")])
+
+    def test_changed_all_the_time(self) -> None:
+        """A threat that is changed again and again leaves no rows without end."""
+        search = finds(None, [])
+        one = evolve(threat("T", ("net.name", "a.example")), id=1)
+        for version in range(3 * MAX_GONE):
+            search.delta.apply(Changes(version=version, threats=(one,), deleted=()))
+        artifact = Artifact("net.uri", "http://a.example/")
+        spans = search.delta.keys.find(hashed(artifact), SUFFIXES.privatesuffix, bool)
+        self.assertLessEqual(sum(len(span.rows) for span in spans), 2 * MAX_GONE)
+        found = search.find(artifact.type, artifact.value, 10, None)
+        self.assertEqual(told(found), [("T", "host of the URL")])
 
 
 class AgreementTests(SynchronousTestCase):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from typing import Final
 
 from attrs import define, field, frozen
 
@@ -15,6 +16,9 @@ from ctsd.feeds.threat_keys import FoundBy, NewKeys, found_by
 from ctsd.model import FILE, JSON, PASSWORD, Threat
 from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
 from ctsd.stored import indexed
+
+#: So many rows of what is gone are kept at least before they are left out.
+MAX_GONE: Final = 1000
 
 
 def records_of(threat: Threat) -> Iterator[Record]:
@@ -75,6 +79,7 @@ class Delta:
 
     :ivar changed: by id: the version in which it was seen.
     :ivar keys: by what normal forms and derived keys find L{row}s.
+    :ivar _gone: how many rows are of what was changed again or deleted.
     :ivar _trigrams: by type: all runs of three bytes in its keys, and perhaps some that are gone.
     """
 
@@ -84,6 +89,7 @@ class Delta:
     _trigrams: dict[str, set[bytes]] = field(factory=dict)
     _rows: list[_Entry | None] = field(factory=list)
     _rows_of: dict[int, range] = field(factory=dict)
+    _gone: int = 0
     keys: NewKeys = field(factory=NewKeys)
 
     def __len__(self) -> int:
@@ -111,6 +117,9 @@ class Delta:
             self._drop(threat_id)
         if is_stale:
             self._texts.clear()
+        if self._gone > MAX_GONE and 2 * self._gone > len(self._rows):
+            # One threat that changes all the time does not have the index built anew.
+            self._renumber()
 
     def forget(self, version: int) -> None:
         """Leave out what was seen up to this version: an index has it now."""
@@ -118,9 +127,14 @@ class Delta:
             del self.changed[threat_id]
             self._threats.pop(threat_id, None)
         self._texts.clear()
+        self._renumber()
+
+    def _renumber(self) -> None:
+        """Leave out the rows and the trigrams of what is gone."""
         self._trigrams.clear()
         self._rows.clear()
         self._rows_of.clear()
+        self._gone = 0
         self.keys = NewKeys()
         for threat_id, entries in self._threats.items():
             self._note(threat_id, entries)
@@ -134,7 +148,9 @@ class Delta:
 
     def _drop(self, threat_id: int) -> None:
         """Let rows be found no more, for they have changed."""
-        for row in self._rows_of.pop(threat_id, ()):
+        rows = self._rows_of.pop(threat_id, range(0))
+        self._gone += len(rows)
+        for row in rows:
             self._rows[row] = None
 
     def _note(self, threat_id: int, entries: tuple[_Entry, ...]) -> None:
