@@ -242,6 +242,22 @@ def _import(arguments: argparse.Namespace, settings: Settings, world: World) -> 
                 )
             except (Busy, BadState, BuildFailed, Refused) as error:
                 raise CTSDError(f"{description.name}: {error}") from None
-            return 0 if _told(description, state, world) else 1
+            if not _told(description, state, world):
+                return 1
+            _tell_age(description, state, world)
+            return 0
 
         return world.in_reactor(bring)
+
+
+def _tell_age(description: Description, state: FeedState, world: World) -> None:
+    """Say that a file that was brought is old; it would be noticed late."""
+    assert state.copy is not None
+    age_secs = world.now() - state.copy.checked
+    if age_secs <= description.stale_secs:
+        return
+    is_over = age_secs > description.max_age_secs
+    world.complain(
+        f"{description.name}: by its date of modification the file is {_span(age_secs)} old: "
+        + ("too old, nothing in it counts" if is_over else "its hits say that it is stale")
+    )

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred, succeed
 
-from ctsd import cli
+from ctsd import cli, cli_feeds
 from ctsd.feeds.copies import Copy, FeedState
 from ctsd.feeds.descriptions import names_of_catalogue
 from tests.commands import NOW, CommandCase
@@ -197,6 +198,38 @@ class BringTests(FeedsCase):
         self.configure("")
         self.assertFails("feeds", "update", "openphish", told="openphish is off: [feeds.openphish]")
         self.assertFalse((self.dir / "state" / "feeds" / "openphish").exists())
+
+    def bring(self, state: FeedState) -> int:
+        """Import a file of which this comes; the exit status."""
+
+        class Downloads:
+            """Takes a file."""
+
+            def bring(self, *_: Any, **__: Any) -> Deferred[FeedState]:
+                """So it stands then."""
+                return succeed(state)
+
+        self.configure(MINE)
+        self.patch(cli_feeds, "_downloads", lambda *_: Downloads())
+        (self.dir / "list.csv").write_text(LIST)
+        return self.run_command("feeds", "import", "mine", str(self.dir / "list.csv"))
+
+    def test_import_old(self) -> None:
+        """It is told at once that a file is so old that its date matters."""
+        for days, told in ((0, ""), (1.5, "36 h old: its hits say"), (3, "3 d old: too old")):
+            status = self.bring(FeedState(copy=copy(NOW - days * 86400)))
+            self.assertEqual((status, self.out), (0, "mine: 1,234 records, 5 rows refused\n"))
+            self.assertIn(told, self.err)
+            self.assertEqual(bool(self.err), bool(told))
+
+    def test_refused(self) -> None:
+        """How to have a refused copy all the same stands beside why it was refused."""
+        refused = copy(reason="3 records after 100")
+        error = "its copy is not taken: 3 records after 100"
+        self.assertEqual(self.bring(FeedState(refused=refused, error=error)), 1)
+        self.assertIn("ctsd feeds accept mine", self.err)
+        self.assertEqual(self.bring(FeedState(refused=refused, error="it answered 500")), 1)
+        self.assertNotIn("accept", self.err)
 
     def test_usage(self) -> None:
         """Each command stands in the help."""
