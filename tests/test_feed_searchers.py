@@ -24,6 +24,7 @@ from ctsd.feed_searchers import (
     FeedsTextArtifactSearch,
 )
 from ctsd.feeds.contents import within
+from ctsd.internal import InternalArtifactSearch
 from ctsd.model import FILE, NOTHING, PASSWORD, Artifact, Ended, File, Hit, Outcome, Suppressed
 from ctsd.properties import string
 from ctsd.records import CONTAINS, Derived, FeedMatches, Indexed, LookupLimits, Matched, Within
@@ -372,6 +373,16 @@ class UploadTests(FeedsCase):
         md5, sha1, sha256 = (hashlib.new(n, data).hexdigest() for n in ("md5", "sha1", "sha256"))
         return File(path=path, name="c.pem", size=len(data), md5=md5, sha1=sha1, sha256=sha256)
 
+    def test_not_read(self) -> None:
+        """Searchers that answer from memory don't let a scan end when its file goes."""
+        searcher = InternalArtifactSearch()
+        source = Source(searcher=searcher, setup=setup(FakeFeeds()), name="internal")
+        for type in ("cert.x509", "email"):
+            artifact = Artifact(type, "c.pem", self.file(b"x"))
+            questions = questions_for(artifact, b"d", [source])
+            self.assertIn(type, [one.type for one in questions["internal"]])
+            self.assertFalse(needs_file(questions, [source]))
+
     def derived_of(self, type: str, data: bytes, *, asked: str = "feeds_text") -> list[Derived]:
         """What is looked up."""
         feeds = FakeFeeds()
@@ -381,7 +392,7 @@ class UploadTests(FeedsCase):
         source = Source(searcher=searcher, setup=setup(feeds), name="feeds_text")
         artifact = Artifact(type, "c.pem", self.file(data))
         questions = questions_for(artifact, b"d", [source])
-        self.assertTrue(needs_file(questions))
+        self.assertTrue(needs_file(questions, [source]))
         ask = Ask(
             scan_id="1" * 32,
             questions=questions["feeds_text"],

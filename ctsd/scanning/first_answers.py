@@ -139,7 +139,7 @@ class FirstAnswers:
             digest=digest,
             artifact=artifact,
             created=now,
-            deadline=now + self._deadline_secs(artifact, questions),
+            deadline=now + self._deadline_secs(questions, sources),
             started=started,
             sources={source.name: source for source in sources if source.name in parts},
             parts=parts,
@@ -297,9 +297,9 @@ class FirstAnswers:
             self._spool.remove(paths=[artifact.file.path])
 
     def _deadline_secs(
-        self, artifact: Artifact, asked: Mapping[str, tuple[Question, ...]]
+        self, asked: Mapping[str, tuple[Question, ...]], sources: Sequence[Source]
     ) -> float:
-        if needs_file(asked):
+        if needs_file(asked, sources):
             return min(self._rules.limits.keep_file_secs, self._rules.limits.scan_deadline_secs)
         return self._rules.limits.scan_deadline_secs
 

@@ -15,8 +15,8 @@ from ctsd.records import Finds
 from ctsd.scanning.source import Question, Source
 from ctsd.scans import Pace, Part, hits_of, retry_secs, state_of
 
-#: The types whose files are read by searchers.
-_READ = frozenset({FILE, "cert.x509", "email"})
+#: The types, beside a file itself, whose files are read by searchers.
+_READ = frozenset({"cert.x509", "email"})
 
 
 @define(eq=False, kw_only=True)
@@ -211,10 +211,14 @@ def _derived_questions(artifact: Artifact, source: Source) -> list[Question]:
     ]
 
 
-def needs_file(questions: Mapping[str, tuple[Question, ...]]) -> bool:
-    """Whether a searcher wants to read the file itself, not only its hashes."""
+def needs_file(questions: Mapping[str, tuple[Question, ...]], sources: Iterable[Source]) -> bool:
+    """
+    Whether a searcher wants to read the file itself, not only its hashes. One that answers from
+    memory reads no message and no certificate.
+    """
     return any(
-        question.type in _READ and question.file is not None
-        for asked in questions.values()
-        for question in asked
+        question.file is not None
+        and (question.type == FILE or (question.type in _READ and not source.local))
+        for source in sources
+        for question in questions.get(source.name, ())
     )

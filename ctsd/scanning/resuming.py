@@ -82,7 +82,7 @@ class Resuming:
     def _wants_file(self, scan: Scan) -> bool:
         assert scan.artifact is not None
         sources = self._rules.services.get(scan.service, ())
-        return needs_file(questions_for(scan.artifact, scan.digest, sources))
+        return needs_file(questions_for(scan.artifact, scan.digest, sources), sources)
 
     async def take_up(self, scan: Scan) -> None:
         """
