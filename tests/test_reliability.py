@@ -36,6 +36,15 @@ class ReliabilityTests(SynchronousTestCase):
         self.assertIn("no route", self.lines[0])
         self.assertEqual(self.reliability.failing, {"vt": Failing(1000, 1000)})
 
+    def test_final(self) -> None:
+        """A source is not to blame for a file that is gone, nor does it answer again by that."""
+        gone = Outcome(Ended.FAILED, reason="the file was removed", final=True)
+        self.reliability.note("vt", gone)
+        self.assertEqual((self.reliability.failing, self.lines), ({}, []))
+        self.reliability.note("vt", AWAY)
+        self.reliability.note("vt", gone)
+        self.assertEqual(self.reliability.failing, {"vt": Failing(1000, 1000)})
+
     def test_reminder(self) -> None:
         """One that keeps failing is told again, with how often it did."""
         self.reliability.note("vt", AWAY)

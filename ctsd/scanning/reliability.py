@@ -48,11 +48,14 @@ class Reliability:
         self.usual_secs[searcher] = 0.8 * self.usual_secs.get(searcher, secs) + 0.2 * secs
 
     def note(self, searcher: str, outcome: Outcome) -> None:
-        """A search has ended so."""
+        """
+        A search has ended so. A failure that no further try can mend, for its file is gone, says
+        nothing of the source.
+        """
         if outcome.good:
             if searcher in self._streaks:
                 self._recovered(searcher)
-        elif outcome.ended is Ended.FAILED:
+        elif outcome.ended is Ended.FAILED and not outcome.final:
             self._failed(searcher, outcome.reason)
 
     @property
