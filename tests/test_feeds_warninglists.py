@@ -20,6 +20,7 @@ from ctsd.feeds.allowed import Allowed, AllowedValues, AllowList, current, of_va
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import merge_feeds, write_feed
+from ctsd.feeds.keys import HOST, stored
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.screening import Screening
 from ctsd.feeds.small_lists import built_in
@@ -49,6 +50,21 @@ PATTERNS = (
     Warninglist("parts", "substring", ["blog.example/"], frozenset({"net.uri"})),
     Warninglist("regexes", "regex", ["/^ad[0-9]+\\.example$/i", "(broken"]),
 )
+
+
+def covers(entry: Allowed, type: str, value: str) -> bool:
+    """
+    What L{AllowedValues} has to agree with: an indicator is the same, lies in this range, or is a
+    host below this one.
+    """
+    keys, network = stored(entry.type, entry.value)
+    theirs, their_network = stored(type, value)
+    if network is not None:
+        return their_network is not None and network.covers(their_network)
+    if not keys or not theirs:
+        return False
+    is_host = keys[0][:1] == HOST == theirs[0][:1]
+    return keys[0] == theirs[0] or (is_host and theirs[0].endswith(b"." + keys[0][1:]))
 
 
 class ReadTests(SynchronousTestCase):
@@ -215,7 +231,8 @@ class AllowedTests(SynchronousTestCase):
             (("hash.md5", "d" * 32), "net.ip", "192.0.2.7", False),
             (("string", "x"), PASSWORD, "x", False),
         ):
-            self.assertEqual(of_value(*entry).covers(type, value), is_covered, (entry, type, value))
+            found = AllowedValues([of_value(*entry)]).find(type, value, 100.0)
+            self.assertEqual(found is not None, is_covered, (entry, type, value))
 
     @given(
         st.lists(st.tuples(_VALUES, st.sampled_from([None, 50.0, 150.0])), max_size=8),
@@ -229,7 +246,7 @@ class AllowedTests(SynchronousTestCase):
         values = AllowedValues(entries)
         for type, value in asked:
             expected = next(
-                (one for one in current(entries, 100.0) if one.covers(type, value)), None
+                (one for one in current(entries, 100.0) if covers(one, type, value)), None
             )
             self.assertIs(values.find(type, value, 100.0), expected)
 

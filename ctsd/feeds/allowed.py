@@ -48,21 +48,6 @@ class Allowed:
     why: str = ""
     by: str = ""
 
-    def covers(self, type: str, value: JSON) -> bool:
-        """
-        Whether an indicator is allowed by this: it is the same, lies in this range, or is a host
-        below this one.
-        """
-        keys, network = stored(self.type, self.value)
-        theirs, their_network = stored(type, value)
-        if network is not None:
-            return their_network is not None and network.covers(their_network)
-        if not keys or not theirs:
-            return False
-        if keys[0] == theirs[0]:
-            return True
-        return keys[0][:1] == HOST == theirs[0][:1] and theirs[0].endswith(b"." + keys[0][1:])
-
     def told(self) -> str:
         """For people: who allowed it, and why."""
         return f"allowed by {self.by or 'nobody named'}: {self.why or 'no reason given'}"
