@@ -309,7 +309,7 @@ indicators = [{ field = "line", type = "cert.x509" }]
             final = answer if answer.status == 200 else daemon.finished(answer.json["id"])
             (hit,) = properties(final)
             self.assertEqual(hit["Matched"], "certificate in the file")
-        self.assertEqual(daemon.uploads(), [])
+        wait_until(lambda: not daemon.uploads(), "the files are removed")
 
     def test_own_file(self) -> None:
         """A file of ours is taken, and again when it changes."""
