@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.model import JSON, PASSWORD, Secret
-from ctsd.scanning.hiding import hiding
+from ctsd.scanning.hiding import MAX_TEXTS, hiding
 from ctsd.scanning.source import Question
 
 URL = "http://a.example/x?y=\u00fc&z=1 2\\3"
@@ -60,6 +60,13 @@ class HidingTests(SynchronousTestCase):
         """A value of megabytes is looked for as it is."""
         value = "a b" * 1_000_000
         self.assertEqual(hidden(f"<{value}>", value), "<(the artifact)>")
+
+    def test_many(self) -> None:
+        """Of an artifact of more texts than can be looked for nothing is repeated."""
+        boxes: list[JSON] = [f"u{number}@a.example" for number in range(MAX_TEXTS + 1)]
+        text = f"no such box: {boxes[-2]}"
+        self.assertEqual(hidden(text, boxes[:-1]), "no such box: (the artifact)")
+        self.assertEqual(hidden(text, boxes), "(hidden)")
 
     @given(st.text(min_size=1), st.sampled_from([str, repr, json.dumps]))
     def test_any(self, value: str, spell: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -13,17 +14,25 @@ from ctsd.scanning.source import Question
 #: Of what is longer, only its plain spelling is looked for.
 _MAX_SPELLED_CHARS = 8192
 
+#: Of an artifact of more texts than that (recipients) nothing is repeated: to look for each of them
+#: would hold the reactor.
+MAX_TEXTS = 200
+
 
 def hiding(text: str, question: Question, settings: Mapping[str, Any]) -> str:
     """
     A text without the artifact's value and the secrets in its searcher's settings, however they
-    are spelled: as they are, as Python or JSON show them, or as a part of a URL.
+    are spelled: as they are, as Python or JSON show them, or as a part of a URL. Nothing is left of
+    it when the artifact has too many texts to look for.
     """
     if question.type == PASSWORD:
         return "(hidden)"
+    values = list(islice(_texts(question.value), MAX_TEXTS + 1))
+    if len(values) > MAX_TEXTS:
+        return "(hidden)"
     secrets = (one for one in _texts(settings) if isinstance(one, Secret))
     text = _without(text, secrets, "(secret)")
-    return _without(text, _texts(question.value), "(the artifact)")
+    return _without(text, values, "(the artifact)")
 
 
 def _without(text: str, hidden: Iterable[str], instead: str) -> str:
