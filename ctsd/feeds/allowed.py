@@ -13,8 +13,9 @@ from typing import Any, Final
 from attrs import asdict, field, frozen
 
 from ctsd.artifacts import SHAPES, Shape
+from ctsd.feeds.indicators import public_suffixes
 from ctsd.feeds.keys import HOST, stored
-from ctsd.indicator_forms import Network
+from ctsd.indicator_forms import Network, host_form, network
 from ctsd.interfaces import IShared
 from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.plausible import expected
@@ -25,6 +26,10 @@ _KEPT_SECS: Final = 20 * 365 * 86400.0
 
 #: The longest list.
 MAX_ALLOWED: Final = 10_000
+
+#: No wider range is allowed whole.
+MIN_PREFIX: Final = 8
+MIN_PREFIX_V6: Final = 16
 
 #: While one is changed, nobody else changes it.
 _LEASE: Final = "allow-list"
@@ -65,7 +70,28 @@ def of_value(type: str, value: str) -> Allowed:
         raise ValueError(f"no value of {type}")
     if what := expected(type, value):
         raise ValueError(f"{type}: expected {what}")
+    _refuse_all(type, value)
     return Allowed(type=type, value=value)
+
+
+def _refuse_all(type: str, value: str) -> None:
+    """
+    A name stands for all below it, a range for all in it: too much of the world is a slip.
+
+    :raises ValueError: this is.
+    """
+    found = network(value) if type in ("net.ip", "net.cidr") else None
+    if found is not None and found.prefix < (MIN_PREFIX if found.version == 4 else MIN_PREFIX_V6):
+        raise ValueError(
+            f"{found}: expected a range of /{MIN_PREFIX} or narrower (IPv6: /{MIN_PREFIX_V6})"
+        )
+    if type == "net.name":
+        host = host_form(value)
+        if host and public_suffixes().publicsuffix(host, accept_unknown=False) == host:
+            raise ValueError(
+                f"{host[:100]!a}: expected a name below a public suffix, e.g. "
+                "example.com; all names below this one would be allowed"
+            )
 
 
 def current(entries: Sequence[Allowed], now: float) -> tuple[Allowed, ...]:
