@@ -28,6 +28,9 @@ _CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,19}")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _FUZZY: Final = re.compile(r"[0-9]+:[A-Za-z0-9+/]+:[A-Za-z0-9+/]+")
 
+#: A part of an IPv4 address, perhaps with zeros before it.
+_PART: Final = re.compile(r"0?[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]")
+
 #: The longest name of the DNS in text (RFC 1035, 2.3.4).
 _NAME_CHARS: Final = 253
 
@@ -39,7 +42,11 @@ def _hash(digits: int) -> Callable[[str], bool]:
 
 def _is_address(text: str) -> bool:
     found = network(text)
-    return found is not None and found.is_single
+    if found is None:
+        # One whose parts are octal to some and decimal to others is the same as itself.
+        parts = text.split(".")
+        return len(parts) == 4 and all(_PART.fullmatch(part) for part in parts)
+    return found.is_single
 
 
 def _is_network(text: str) -> bool:
