@@ -117,7 +117,7 @@ class SampleTests(ParserCase):
             ("spamhaus_drop_v4", 3, 2, 1, 0),
             ("spamhaus_drop_v6", 3, 2, 1, 0),
             ("sslbl", 2, 2, 0, 0),
-            ("taxii", 7, 4, 2, 1),
+            ("taxii", 7, 4, 3, 0),
             ("threatfox", 5, 4, 0, 1),
             ("tor_exits", 9, 3, 6, 0),
             ("urlhaus", 2, 2, 0, 0),
@@ -230,7 +230,7 @@ class SampleTests(ParserCase):
             ],
         )
         self.assertEqual(records[0].expires, 4070908800.0)
-        self.assertIn("AND", next(iter(self.tally.refused)))
+        self.assertTrue(any("has AND" in reason for reason in self.tally.left_out))
 
 
 class LinesTests(ParserCase):
@@ -244,6 +244,12 @@ class LinesTests(ParserCase):
             ),
             [("net.ip", "192.0.2.1"), ("net.ip", "2001:DB8::1")],
         )
+
+    def test_ambiguous(self) -> None:
+        """An address that is octal to some is taken as it is, for it matches itself."""
+        page = "010.1.1.1\n256.1.1.1\n1.2.3\n"
+        self.assertEqual(self.values(page, **LINES), [("net.ip", "010.1.1.1")])
+        self.assertEqual(self.tally.refused, {"net.ip: is no IP address": 2})
 
     def test_not_fitting(self) -> None:
         """A page of apologies has no addresses in it."""

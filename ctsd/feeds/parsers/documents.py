@@ -15,7 +15,7 @@ import ijson
 
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import JSON, MISP, Layout
-from ctsd.feeds.parsers.observed import NotSimple, observed
+from ctsd.feeds.parsers.observed import NotSimple, Several, observed
 from ctsd.feeds.parsers.rows import TOO_LONG, BadRow, Row, Rows
 from ctsd.feeds.parsers.unpacking import Unpacked
 from ctsd.feeds.paths import ANY, rows_of
@@ -195,7 +195,7 @@ def _observed(row: Row) -> Rows:
     try:
         found = observed(pattern if isinstance(pattern, str) else "")
     except NotSimple as error:
-        yield BadRow(str(error), str(pattern))
+        yield BadRow(str(error), str(pattern), is_sound=isinstance(error, Several))
         return
     for kind, value in found:
         yield {**row, "observed": {"kind": kind, "value": value}}

@@ -29,6 +29,10 @@ class NotSimple(ValueError):
     """No comparison of the pattern makes an indicator on its own; the message says why."""
 
 
+class Several(NotSimple):
+    """A pattern that several values together match."""
+
+
 def observed(pattern: str) -> list[tuple[str, str]]:
     """
     What a pattern compares with what: C{("file:hashes.SHA-256", "...")}.
@@ -63,7 +67,7 @@ def observed(pattern: str) -> list[tuple[str, str]]:
         elif kind == "word" and text == "AND" and depth:
             together = True
         elif kind == "word":
-            raise NotSimple(f"its pattern has {_known(text)}, which takes more than one value")
+            raise Several(f"its pattern has {_known(text)}, which takes more than one value")
         else:
             raise NotSimple("its pattern can't be read")
     if depth or not found:
@@ -136,10 +140,10 @@ def _texts(compared: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
 
 def _alone(compared: list[tuple[str, str | None]]) -> list[tuple[str, str]]:
     if any(not path.startswith("file:") for path, _ in compared):
-        raise NotSimple("its pattern has AND, which takes more than one value")
+        raise Several("its pattern has AND, which takes more than one value")
     hashes = [each for each in compared if each[0].startswith("file:hashes.")]
     if not hashes:
-        raise NotSimple("its pattern has AND, which takes more than one value")
+        raise Several("its pattern has AND, which takes more than one value")
     return _texts(hashes)
 
 

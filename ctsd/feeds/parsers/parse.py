@@ -67,7 +67,8 @@ def parse(
     for row in rows_in(path, layout, max_bytes=max_bytes):
         tally.rows += 1
         if isinstance(row, BadRow):
-            tally.refuse(row.reason, row.text)
+            note = tally.leave_out if row.is_sound else tally.refuse
+            note(row.reason, row.text)
             continue
         made = make(row)
         if isinstance(made, LeftOut):

@@ -24,14 +24,16 @@ Row = Mapping[str, Any]
 @frozen
 class BadRow:
     """
-    A row that can't be read.
+    A row that can't be used.
 
     :ivar reason: why, without anything of the row.
     :ivar text: the row, for a person who looks for what is wrong.
+    :ivar is_sound: whether nothing is wrong with it, but it tells of no indicator.
     """
 
     reason: str
     text: str
+    is_sound: bool = False
 
 
 #: What readers give.
