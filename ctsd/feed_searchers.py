@@ -71,6 +71,10 @@ class FeedsArtifactSearch(BaseArtifactSearch):
         """Whatever can be an indicator, or has one as a part."""
         return artifact_type in _LOOKED_UP
 
+    def finds_nothing(self, artifact_type: str, search_term: JSON) -> bool:
+        """Whether none of the feeds has anything of it, and none is away."""
+        return self._feeds.has_nothing(type=artifact_type, value=search_term)
+
     async def search(self, artifact_type: str, search_term: JSON, **kwargs: Any) -> Found | None:
         """
         The records of all feeds that the artifact finds; but for feeds that a searcher has to

@@ -409,6 +409,12 @@ class IFeeds(Interface):
         :raises SearchLater: they are being stopped.
         """
 
+    def has_nothing(*, type: str, value: JSON) -> bool:
+        """
+        Whether it is certain that L{find} would find nothing, and all that are required can be
+        asked. Most artifacts are in no feed: this costs less than a search. False when in doubt.
+        """
+
     def beside(*, asked: frozenset[str]) -> IFeeds:
         """
         These feeds, without those that a searcher has to itself which is asked, too: it tells
@@ -512,6 +518,9 @@ class IIndicators(Interface):
         :param hidden: the names of feeds that are left out: those that are too old.
         :raises SearchLater: nothing was ever loaded.
         """
+
+    def has_nothing(*, type: str, value: JSON) -> bool:
+        """Whether it is certain that L{find} would find nothing; false when in doubt."""
 
 
 class ISpool(Interface):

@@ -257,6 +257,13 @@ class BaseArtifactSearch:
         """Whether this searcher wants artifacts of that type."""
         raise NotImplementedError(f"{cls.__name__} does not say what it supports")
 
+    def finds_nothing(self, artifact_type: str, search_term: Any) -> bool:
+        """
+        For a searcher that is C{local}: whether it is certain that L{search} would find nothing. It
+        is not asked then, which costs more than such a look. Must not block; false when in doubt.
+        """
+        return False
+
     def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Any:
         """
         Look an artifact up.

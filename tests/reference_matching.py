@@ -314,6 +314,10 @@ class ReferenceIndicators:
         self._now = now
         self._shared = shared
 
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
+        """See L{IIndicators}."""
+        return not self.find(artifact=Artifact(type, value), limit=1)
+
     def find(
         self,
         *,

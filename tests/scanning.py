@@ -89,6 +89,18 @@ class Local(BaseArtifactSearch):
         return self.result
 
 
+class Looking(Local):
+    """A local searcher that may know that it finds nothing."""
+
+    sure: Any = False
+
+    def finds_nothing(self, artifact_type: str, search_term: Any) -> bool:
+        """What the test says."""
+        if isinstance(self.sure, BaseException):
+            raise self.sure
+        return bool(self.sure)
+
+
 class Blocking(BaseArtifactSearch):
     """A plain C{def search}."""
 

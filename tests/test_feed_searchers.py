@@ -70,6 +70,10 @@ class FakeFeeds:
             left_out(*told)
         return self.found
 
+    def has_nothing(self, *, type: str, value: Any) -> bool:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return not self.found and not self.away
+
     def beside(self, *, asked: frozenset[str]) -> FakeFeeds:
         """See L{ctsd.interfaces.IFeeds}."""
         return self.rest if self.rest is not None and "mine" in asked else self

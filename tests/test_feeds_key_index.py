@@ -148,7 +148,9 @@ class WriteTests(IndexCase):
         self.assertEqual(ask(self.open(), "a.example"), ())
         self.write("alpha")
         self.merge("alpha")
-        self.assertEqual(ask(self.open(), "a.example"), ())
+        index = self.open()
+        self.assertEqual(ask(index, "a.example"), ())
+        self.assertTrue(index.has_nothing("net.name", "a.example"))
 
     def test_many(self) -> None:
         """More hashes than are sorted in one go."""
@@ -162,7 +164,9 @@ class WriteTests(IndexCase):
                 feed for feed, has in (("alpha", number < 300), ("beta", number >= 200)) if has
             ]
             self.assertEqual(list(shown(ask(index, f"{number}.example"))), wanted)
+            self.assertFalse(index.has_nothing("net.name", f"{number}.example"))
         self.assertEqual(ask(index, "400.example"), ())
+        self.assertTrue(index.has_nothing("net.name", "400.example"))
 
 
 class FindTests(IndexCase):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
@@ -74,6 +75,9 @@ class AgreementTests(SynchronousTestCase):
         found = index.find(artifact=artifact, derived=derived, limit=1000)
         wanted = slow.find(artifact=artifact, derived=derived, limit=1000)
         self.assertEqual(comparable(found), comparable(wanted), (artifact.type, artifact.value))
+        if index.has_nothing(artifact.type, artifact.value):
+            alone = slow.find(artifact=evolve(artifact, file=None), limit=1)
+            self.assertEqual(alone, (), (artifact.type, artifact.value))
         for each in found:
             hows = [bool(matched.how) for matched in each.matched]
             self.assertEqual(hows, sorted(hows), "exact ones come first")

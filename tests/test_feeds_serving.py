@@ -223,6 +223,9 @@ class ServingTests(FeedsCase):
         self.look()
         self.assertFinds(feeds, "203.0.113.1", "mine")
         self.assertFinds(feeds, "203.0.113.9")
+        self.assertFalse(feeds.has_nothing(type="net.ip", value="203.0.113.1"))
+        self.assertTrue(feeds.has_nothing(type="net.ip", value="203.0.113.9"))
+        self.assertFalse(feeds.has_nothing(type="email.header.to", value=["a@b.example"]))
         self.assertEqual((feeds.away, feeds.trouble(), feeds.loading()), ((), "", False))
         self.assertEqual(feeds.describe(), "1 of 1 feeds, 2 records")
 
@@ -231,6 +234,7 @@ class ServingTests(FeedsCase):
         feeds = self.start(feed(title="Mine"))
         self.assertEqual((feeds.away, feeds.retry_secs), (("Mine",), SOON_SECS))
         self.assertFinds(feeds, "203.0.113.1")
+        self.assertFalse(feeds.has_nothing(type="net.ip", value="203.0.113.1"))
         self.successResultOf(feeds.stopService())
         self.answers(500)
         self.clock.advance(61)
@@ -259,6 +263,7 @@ class ServingTests(FeedsCase):
             found = feeds.find(artifact=artifact, limit=10, left_out=self.fail)
             values = [(one.record.value, one.how) for each in found for one in each.matched]
             self.assertEqual(values, [(expected, CONTAINS)])
+            self.assertFalse(feeds.has_nothing(type="net.uri", value="bad.example"))
             self.clock.advance(3700)
         self.clock.advance(40 * DAY_SECS)
         self.look()

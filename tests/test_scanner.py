@@ -57,7 +57,7 @@ from ctsd.scanning.views import Views
 from ctsd.scans import FIRST_RETRY_SECS, RESEND_SECS
 from ctsd.searcher import BaseArtifactSearch
 from ctsd.store.memory import MemoryStore
-from tests.scanning import Local, Threads, Told, a_hit, source_of
+from tests.scanning import Local, Looking, Threads, Told, a_hit, source_of
 
 IP = Artifact("net.ip", "10.1.1.1")
 
@@ -265,6 +265,20 @@ class FirstAnswerTests(ScanTestCase):
         self.assertEqual(self.successResultOf(house.view(view.id)), view)
         other = self.make_house({"": []})
         self.assertEqual(self.successResultOf(other.view(view.id)), view)
+
+    def test_looks_first(self) -> None:
+        """
+        A local searcher that is certain to find nothing is not asked; one that is not, or whose
+        look is broken, is.
+        """
+        looking = Looking([a_hit()])
+        house = self.make_house({"": [looking]})
+        for sure, hits in ((True, 0), (False, 1), (ValueError("broken"), 1)):
+            looking.sure = sure
+            view = self.successResultOf(house.submit())
+            self.assertEqual((view.finished, len(view.hits)), (True, hits))
+            self.assertEqual(self.successResultOf(house.view(view.id)), view)
+        self.assertEqual(len(looking.asked), 2)
 
     def test_in_time(self) -> None:
         """An async searcher that is quick enough is in the first answer."""

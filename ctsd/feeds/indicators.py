@@ -21,7 +21,7 @@ from ctsd.feeds.job import InThread
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory
 from ctsd.interfaces import IIndicators
-from ctsd.model import Artifact
+from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed
 
 #: How often files are looked for anew that a merge has removed while they were being opened.
@@ -157,6 +157,10 @@ class Indicators:
         return self._index.find(
             artifact=artifact, derived=derived, limit=limit, wanted=wanted, hidden=hidden
         )
+
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
+        """See L{IIndicators}."""
+        return self._index is not None and self._index.has_nothing(type, value)
 
     async def close(self) -> None:
         """Serve nothing any more; ends when it is unmapped."""

@@ -22,12 +22,20 @@ from attrs import evolve
 from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
 from ctsd.feeds.key_store import COMBINED
-from ctsd.feeds.lookups import INSIDE, Lookup, hashed, looks_inside, may_show
+from ctsd.feeds.lookups import (
+    INSIDE,
+    NO_HASH,
+    Lookup,
+    hashed,
+    hashed_value,
+    looks_inside,
+    may_show,
+)
 from ctsd.feeds.networks import Table
 from ctsd.feeds.parts import part_patterns
 from ctsd.feeds.tallies import Asked, Run, Tally, by_feed, confirmed, take_parts
 from ctsd.indicator_forms import Network
-from ctsd.model import Artifact
+from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed
 
 _NO_FEEDS: Final[Container[str]] = frozenset()
@@ -172,6 +180,22 @@ class KeyIndex:
         if runs is None and not patterns:
             return ()
         return self._matches(runs or [], artifact.type, patterns, limit, wanted, hidden)
+
+    def has_nothing(self, type: str, value: JSON) -> bool:
+        """See L{ctsd.interfaces.IIndicators.has_nothing}."""
+        if type in self._longest or not isinstance(value, str):
+            return False
+        buckets, hashes, shift = self._buckets, self._hashes, self._shift
+        for wanted, lookup in hashed_value(type, value):
+            if wanted != NO_HASH:
+                bucket = wanted >> shift
+                high = buckets[bucket + 1]
+                at = bisect_left(hashes, wanted, buckets[bucket], high)
+                if at != high and hashes[at] == wanted:
+                    return False
+            elif not isinstance(lookup[0], bytes) and self._network_runs(lookup[0], lookup):
+                return False
+        return True
 
     def _network_runs(self, asked: Network, lookup: Lookup) -> list[Run]:
         table = self._tables[asked.version]

@@ -155,15 +155,16 @@ def hashed(artifact: Artifact, derived: Iterable[Derived] = ()) -> tuple[Hashed,
     What L{lookups} says, each with the hash that its key has in an index; C{NO_HASH} with a
     network. All who look up the same artifact share the work.
     """
-    value = artifact.value
-    if (
-        derived == ()
-        and artifact.file is None
-        and isinstance(value, str)
-        and len(value) <= MAX_SHARED_CHARS
-    ):
-        return _shared(artifact.type, value)
+    if derived == () and artifact.file is None and isinstance(artifact.value, str):
+        return hashed_value(artifact.type, artifact.value)
     return _hashed(lookups(artifact, derived))
+
+
+def hashed_value(type: str, value: str) -> tuple[Hashed, ...]:
+    """L{hashed}, of an artifact that is but a text."""
+    if len(value) <= MAX_SHARED_CHARS:
+        return _shared(type, value)
+    return _hashed(lookups(Artifact(type, value)))
 
 
 def _hashed(found: Iterable[Lookup]) -> tuple[Hashed, ...]:

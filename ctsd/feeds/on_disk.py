@@ -23,7 +23,7 @@ from ctsd.feeds.standing import (
     troubles_of,
 )
 from ctsd.interfaces import IFeeds
-from ctsd.model import Artifact
+from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
 
 
@@ -73,6 +73,10 @@ class FeedsOnDisk:
     ) -> tuple[FeedMatches, ...]:
         """Nothing is searched here."""
         return ()
+
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
+        """Nothing is searched here."""
+        return False
 
     def beside(self, *, asked: frozenset[str]) -> IFeeds:
         """Nothing is searched here."""

@@ -36,7 +36,7 @@ from ctsd.feeds.some_feeds import Sharing
 from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, troubles_of
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
-from ctsd.model import Artifact
+from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
 
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
@@ -181,6 +181,14 @@ class Feeds(Service):
     def overview(self) -> Overview:
         """How all of them stand."""
         return self._overview
+
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
+        """See L{IFeeds}."""
+        return (
+            bool(self.running)
+            and not self._overview.away
+            and self._indicators.has_nothing(type=type, value=value)
+        )
 
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{IFeeds}."""

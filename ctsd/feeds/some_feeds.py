@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from ctsd.feeds.standing import Overview, described, troubles_of
 from ctsd.interfaces import IFeeds
-from ctsd.model import Artifact
+from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class SomeFeeds:
             left_out=left_out,
             hidden=self.overview.hidden,
         )
+
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
+        """See L{IFeeds}."""
+        return self._feeds.has_nothing(type=type, value=value)
 
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{IFeeds}."""

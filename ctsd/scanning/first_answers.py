@@ -157,7 +157,22 @@ class FirstAnswers:
     ) -> dict[str, Outcome]:
         question = Question(artifact.type, artifact.value, None, "", digest)
         ask = Ask(scan_id=scan_id, questions=(question,), asked=asked.names)
-        return {source.name: self._ask_local(source, ask, finds) for source in asked.sources}
+        return {
+            source.name: NOTHING
+            if source.looks_first and self._finds_nothing(source, artifact)
+            else self._ask_local(source, ask, finds)
+            for source in asked.sources
+        }
+
+    def _finds_nothing(self, source: Source, artifact: Artifact) -> bool:
+        try:
+            sure = source.searcher.finds_nothing(artifact.type, artifact.value)
+        except Exception:
+            # It is asked, and what is wrong with it is told by that.
+            return False
+        if sure:
+            self._reliability.note(source.name, NOTHING)
+        return sure
 
     def _ask_local(self, source: Source, ask: Ask, finds: list[Finds]) -> Outcome:
         answered = ask_local(source, ask)

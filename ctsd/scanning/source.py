@@ -98,6 +98,12 @@ class Source:
         """Answers at once, from memory."""
         return self.searcher.local and self.waits
 
+    @cached_property
+    def looks_first(self) -> bool:
+        """Whether it may know without being asked that it finds nothing."""
+        ours = BaseArtifactSearch.finds_nothing
+        return self.local and type(self.searcher).finds_nothing is not ours
+
     def supports(self, type: str) -> bool:
         """
         Whether it wants artifacts of this type. It is asked once; one that can't say is not
