@@ -111,7 +111,7 @@ class UploadTests(SynchronousTestCase):
         client = Client(daemon)
         client.upload(zeros(20))
         self.assertEqual(client.answer().status, 413)
-        self.assertTrue(self.spool_is_empty(daemon))
+        wait_until(lambda: self.spool_is_empty(daemon), "an empty spool")
 
     def test_client_leaves(self) -> None:
         """Of an upload that its client gives up nothing is left."""
