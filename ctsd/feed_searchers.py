@@ -264,6 +264,11 @@ def _answer(
     :param cut: see L{Within}. While a feed can't be asked, nobody knows yet that nothing will be
         found, so that this is not told by a hit of its own.
     """
+    cut += tuple(
+        f"what {each.feed} has beyond the findings that were left out"
+        for each in found
+        if each.at_least and not each.matched
+    )
     ordered = [
         (_rank(matched.how), number, each.feed, matched)
         for each in found

@@ -152,7 +152,8 @@ class FeedMatches:
     :ivar matched: at most as many as were asked for, exact ones first, in an order that only
         depends on the data; each once.
     :ivar more: how many further records match.
-    :ivar at_least: whether C{more} is a lower bound.
+    :ivar at_least: whether C{more} is a lower bound; with nothing matched: not all of its records
+        were looked at, and those that were are not wanted.
     """
 
     feed: str

@@ -464,6 +464,18 @@ class PartialTests(FeedsCase):
         feeds.found = ()
         self.assertEqual(self.ask(feeds).ended, Ended.LATER)
 
+    def test_not_all_looked_at(self) -> None:
+        """So much was left out that the rest was not looked at: that is not nothing."""
+        unknown = FeedMatches(feed="long", at_least=True)
+        for others, texts in (
+            ((), [b"what long has beyond the findings that were left out"]),
+            ((FeedMatches(feed="a", matched=(matched("a1"),)),), [b"a1", b"what long has beyond"]),
+        ):
+            outcome = self.ask(FakeFeeds(unknown, *others))
+            self.assertEqual((outcome.ended, len(outcome.hits)), (Ended.FOUND, 1))
+            for text in texts:
+                self.assertIn(text, outcome.hits[0])
+
     def test_suppressed(self) -> None:
         """What is no hit goes with the outcome, whatever that is."""
         feeds = FakeFeeds()

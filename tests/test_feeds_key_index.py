@@ -231,6 +231,13 @@ class FindTests(IndexCase):
         self.assertEqual(len(alpha.matched), 1)
         self.assertEqual(asked, ["alpha", "alpha", "beta"])
 
+    def test_unwanted_without_end(self) -> None:
+        """A feed whose first records are all unwanted is not told to have nothing."""
+        self.write("alpha", *(name("a.example", str(number)) for number in range(300)))
+        self.merge("alpha")
+        (alpha,) = ask(self.open(), "a.example", wanted=lambda feed, record: False)
+        self.assertEqual((alpha.matched, alpha.at_least), ((), True))
+
     def test_hidden(self) -> None:
         """Feeds that are too old are left out."""
         self.write("alpha", name("a.example"))

@@ -255,7 +255,8 @@ class KeyIndex:
                 at_least=tally.at_least,
             )
             for number, tally in sorted(tallies.items())
-            if tally.matched
+            # One that was not looked at to its end may have more than what was not wanted.
+            if tally.matched or tally.at_least
         )
 
     def close(self, *, keep: KeyIndex | None = None) -> None:
