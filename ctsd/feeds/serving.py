@@ -5,7 +5,7 @@ All feeds that are on: kept current, indexed, searched, and how each of them sta
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ from ctsd.feeds.own_file import OwnFiles
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.screening import Screening
 from ctsd.feeds.some_feeds import Sharing
-from ctsd.feeds.standing import KeptFeed, Overview, described, read_states, troubles_of
+from ctsd.feeds.standing import KeptFeed, Overview, Stands, read_states, troubles_of
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import JSON, Artifact
@@ -45,7 +45,7 @@ LOOK_SECS: Final = 2.0
 
 
 @implementer(IFeeds)
-class Feeds(Service):
+class Feeds(Stands, Service):
     """
     The feeds that are on. Who searches gets what is in the index that was built last, without the
     feeds that are too old. Of all processes that share the directory, one builds at a time.
@@ -200,32 +200,9 @@ class Feeds(Service):
             return succeed(within(artifact, self._contents))
         return self._in_thread(within, artifact, self._contents)
 
-    @property
-    def stale(self) -> Mapping[str, str]:
-        """See L{IFeeds}."""
-        return self._overview.stale
-
-    @property
-    def away(self) -> tuple[str, ...]:
-        """See L{IFeeds}."""
-        return self._overview.away
-
-    @property
-    def retry_secs(self) -> float:
-        """See L{IFeeds}."""
-        return self._overview.retry_secs
-
     def trouble(self) -> str:
-        """See L{IFeeds}."""
+        """What is wrong with feeds and warninglists."""
         return troubles_of((*self._overview.feeds, *self._overview.lists))
-
-    def loading(self) -> bool:
-        """See L{IFeeds}."""
-        return any(one.loading for one in self._overview.feeds)
-
-    def describe(self) -> str:
-        """See L{IFeeds}."""
-        return described(self._overview.feeds)
 
     # -- running
 

@@ -4,13 +4,13 @@ Some of the feeds that are on: those that no other searcher has to itself, or on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ctsd.feeds.standing import Overview, described, troubles_of
+from ctsd.feeds.standing import Overview, Stands
 from ctsd.interfaces import IFeeds
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IFeeds)
-class SomeFeeds:
+class SomeFeeds(Stands):
     """A part of all feeds; see L{IFeeds} for what it does."""
 
     def __init__(self, feeds: Feeds, is_wanted: Callable[[str], bool]) -> None:
@@ -45,21 +45,6 @@ class SomeFeeds:
     def limits(self) -> LookupLimits:
         """See L{IFeeds}."""
         return self._feeds.limits
-
-    @property
-    def stale(self) -> Mapping[str, str]:
-        """See L{IFeeds}."""
-        return self.overview.stale
-
-    @property
-    def away(self) -> tuple[str, ...]:
-        """See L{IFeeds}."""
-        return self.overview.away
-
-    @property
-    def retry_secs(self) -> float:
-        """See L{IFeeds}."""
-        return self.overview.retry_secs
 
     def beside(self, *, asked: frozenset[str]) -> IFeeds:
         """See L{IFeeds}."""
@@ -93,18 +78,6 @@ class SomeFeeds:
     def within(self, *, artifact: Artifact) -> Deferred[Within]:
         """See L{IFeeds}."""
         return self._feeds.within(artifact=artifact)
-
-    def trouble(self) -> str:
-        """See L{IFeeds}."""
-        return troubles_of(self.overview.feeds)
-
-    def loading(self) -> bool:
-        """See L{IFeeds}."""
-        return any(one.loading for one in self.overview.feeds)
-
-    def describe(self) -> str:
-        """See L{IFeeds}."""
-        return described(self.overview.feeds)
 
 
 class Sharing:

@@ -234,3 +234,39 @@ def described(standings: Sequence[Standing]) -> str:
     searched = [one for one in standings if not one.away]
     records = sum(one.records or 0 for one in searched)
     return f"{len(searched)} of {len(standings)} feeds, {records:,} records"
+
+
+class Stands:
+    """The part of L{ctsd.interfaces.IFeeds} that says how feeds stand."""
+
+    @property
+    def overview(self) -> Overview:
+        """How they stand now."""
+        raise NotImplementedError
+
+    @property
+    def stale(self) -> Mapping[str, str]:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return self.overview.stale
+
+    @property
+    def away(self) -> tuple[str, ...]:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return self.overview.away
+
+    @property
+    def retry_secs(self) -> float:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return self.overview.retry_secs
+
+    def trouble(self) -> str:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return troubles_of(self.overview.feeds)
+
+    def loading(self) -> bool:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return any(one.loading for one in self.overview.feeds)
+
+    def describe(self) -> str:
+        """See L{ctsd.interfaces.IFeeds}."""
+        return described(self.overview.feeds)
