@@ -310,6 +310,23 @@ class WrongTests(DescriptionCase):
             text = MINE.replace("https://intel.example/list.txt", url)
             self.assertWrong(text, "feeds.mine.url", told)
 
+    def test_addresses(self) -> None:
+        """
+        An address that is never asked is refused at once; one of one's own says what allows it.
+        """
+        for host in ("10.1.2.3", "localhost", "127.1", "[fd12::1]", "[::ffff:192.168.0.1]"):
+            text = MINE.replace("intel.example", host)
+            self.assertWrong(text, "ctsd.toml:3: feeds.mine.url", "may not", "internal = true")
+            feed = self.read(f"{text}internal = true\n")["mine"]
+            self.assertTrue(feed.remotes(now=0.0)[0].internal)
+        for host in ("169.254.169.254", "2852039166", "[fd00:ec2::254]", "100.100.100.200", "[::]"):
+            text = MINE.replace("intel.example", host)
+            for more in ("", "internal = true\n"):
+                error = self.assertRaises(ConfigError, self.read, f"{text}{more}")
+                self.assertIn("feeds.mine.url", str(error))
+                self.assertIn(host.strip("[]"), str(error))
+                self.assertNotIn("allows", str(error))
+
     def test_no_secret_is_told(self) -> None:
         """What somebody wrote where a secret belongs is not repeated."""
         error = self.assertRaises(ConfigError, self.read, MINE + "key = 'hush-17'\n")

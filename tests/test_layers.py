@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 #: The modules of each room; a package stands for all that is in it.
 ROOMS = {
     "errors": "errors",
-    "model": "model records states remote",
+    "model": "addresses model records states remote",
     "interfaces": "interfaces",
     "artifacts": "artifacts indicator_forms matching normal_forms plausible refanged",
     "wire": "wire shown",

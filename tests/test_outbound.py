@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from ctsd.addresses import way_out, why_host_refused, why_refused
 from ctsd.errors import OutboundError
 from ctsd.interfaces import IOutbound
-from ctsd.outbound.addresses import why_refused
 from ctsd.outbound.bodies import gunzip
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.hops import first_hop, next_hop
@@ -70,6 +70,8 @@ class AddressesTests(SynchronousTestCase):
         ):
             self.assertNotEqual(why_refused(host), "", host)
             self.assertEqual(why_refused(host, internal=True), "", host)
+            self.assertIn("internal = true", way_out(host))
+            self.assertEqual(way_out(host, own=False), "")
 
     def test_never(self) -> None:
         """Some never, however they are written."""
@@ -96,6 +98,20 @@ class AddressesTests(SynchronousTestCase):
             "localhost",
         ):
             self.assertNotEqual(why_refused(host, internal=True), "", host)
+            self.assertEqual(way_out(host), "")
+
+    def test_by_its_text(self) -> None:
+        """What a host is by its text alone, however that is written; a name is nothing yet."""
+        for host in ("feeds.example", "8.8.8.8", "8.8.8.8.", "134744072", "cafe", "[", ""):
+            self.assertEqual(why_host_refused(host), "", host)
+        for host in ("localhost", "a.LocalHost.", "127.1", "0x7f.0.0.1", "2130706433", "10.0.0.1."):
+            self.assertIn("internal = true", why_host_refused(host), host)
+            self.assertNotIn("internal", why_host_refused(host, own=False), host)
+            self.assertEqual(why_host_refused(host, internal=True), "", host)
+        for host in ("169.254.169.254", "2852039166", "0xa9fea9fe", "::ffff:a9fe:a9fe", "fe80::1"):
+            why = why_host_refused(host, internal=True)
+            self.assertIn("link-local", why, host)
+            self.assertNotIn("internal = true", why_host_refused(host), host)
 
     @given(st.ip_addresses(v=4))
     def test_inside(self, address: Any) -> None:
@@ -391,7 +407,9 @@ class OutboundTests(SynchronousTestCase):
         protocol, _ = self.connected()
         protocol.dataReceived(b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(
-            self.reason(waiting), "feeds.example may not be asked: 127.0.0.1 is a loopback address"
+            self.reason(waiting),
+            "feeds.example may not be asked: 127.0.0.1 is a loopback address; internal = true"
+            " allows a server of one's own",
         )
         self.assertEqual(len(self.reactor.tcpClients), 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -449,7 +467,13 @@ class OutboundTests(SynchronousTestCase):
         self.assertIn(b"Proxy-Authorization: Basic eA==\r\n", transport.value())
         protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(self.successResultOf(waiting).status, 200)
-        for url in ("http://127.0.0.1/", "http://localhost./", "http://[::ffff:10.0.0.1]/"):
+        for url in (
+            "http://127.0.0.1/",
+            "http://localhost./",
+            "http://[::ffff:10.0.0.1]/",
+            "http://2852039166/",
+            "http://0xa9.254.43518/",
+        ):
             self.assertIn("may not be asked", self.reason(self.get(outbound, url=url)))
 
     def tunnel(self, answer: bytes) -> tuple[Deferred[Any], StringTransport]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 from attrs import field, frozen
@@ -22,6 +23,7 @@ from ctsd import _config_checks as checks
 from ctsd._config_checks import Surroundings, Wrong
 from ctsd._tables import default_of, keys_of, table
 from ctsd._toml import Document, read_document
+from ctsd.addresses import why_host_refused
 from ctsd.errors import ConfigError
 from ctsd.feeds.layout import STIX, WARNINGLIST, Layout, read_layout
 from ctsd.feeds.layout_rules import (
@@ -266,6 +268,9 @@ def _agree(value: object, around: Surroundings) -> None:
         raise Wrong('is for format = "stix" alone', "taxii")
     if provider.url.startswith("http:") and not provider.insecure_http:
         raise Wrong("expected https:, or insecure_http = true", "url")
+    host = urlsplit(provider.url).hostname or ""
+    if why := why_host_refused(host, internal=provider.internal):
+        raise Wrong(f"expected another host: {host} may not be asked, it is {why}", "url")
     if provider.password and not provider.user:
         raise Wrong("is missing beside password", "user")
     if provider.every_secs < provider.min_interval_secs:

@@ -32,8 +32,8 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from ctsd.addresses import way_out, why_refused
 from ctsd.errors import OutboundError
-from ctsd.outbound.addresses import why_refused
 from ctsd.outbound.tunnel import TunnelEndpoint
 
 
@@ -62,10 +62,14 @@ class CheckedResolver:
     :ivar refused: what was left out, for people; the newest.
     """
 
-    def __init__(self, resolver: IHostnameResolver, *, internal: bool) -> None:
+    def __init__(self, resolver: IHostnameResolver, *, internal: bool, own: bool) -> None:
+        """
+        :param internal: as C{own}, see L{Endpoints}.
+        """
         self.refused = ""
         self._resolver = resolver
         self._internal = internal
+        self._own = own
 
     def resolveHostName(
         self,
@@ -82,7 +86,7 @@ class CheckedResolver:
             host = getattr(address, "host", "")
             why = why_refused(host, internal=self._internal)
             if why:
-                self.refused = f"{host} is {why}"
+                self.refused = f"{host} is {why}{way_out(host, own=self._own)}"
             return not why
 
         receiver.passes = passes
@@ -122,9 +126,19 @@ class CheckedEndpoint:
     """
 
     def __init__(
-        self, reactor: Any, host: str, port: int, *, timeout_secs: float, internal: bool
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        *,
+        timeout_secs: float,
+        internal: bool,
+        own: bool,
     ) -> None:
-        self._resolver = CheckedResolver(reactor.nameResolver, internal=internal)
+        """
+        :param internal: as C{own}, see L{Endpoints}.
+        """
+        self._resolver = CheckedResolver(reactor.nameResolver, internal=internal, own=own)
         self._endpoint = HostnameEndpoint(
             _CheckedReactor(reactor, self._resolver), host, port, timeout=timeout_secs
         )
@@ -201,12 +215,14 @@ class Endpoints:
         timeout_secs: float,
         head_max_bytes: int,
         internal: bool,
+        own: bool,
         proxy: Proxy | None,
     ) -> None:
         """
         :param timeout_secs: for resolving, connecting and the proxy's answer together.
         :param head_max_bytes: an answer's head that is larger ends the connection.
         :param internal: whether private addresses may be asked.
+        :param own: whether the host is the source's own, for which people may allow that.
         :param proxy: who connects for us. Which address it then takes, nobody here can check.
         """
         self.reactor = reactor
@@ -214,6 +230,7 @@ class Endpoints:
         self.timeout_secs = timeout_secs
         self._head_max_bytes = head_max_bytes
         self._internal = internal
+        self._own = own
         self._proxy = proxy
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -227,6 +244,7 @@ class Endpoints:
                 uri.port,
                 timeout_secs=self.timeout_secs,
                 internal=self._internal,
+                own=self._own,
             )
         else:
             endpoint = TunnelEndpoint(

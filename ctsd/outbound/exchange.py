@@ -15,8 +15,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
+from ctsd.addresses import why_host_refused
 from ctsd.errors import OutboundError
-from ctsd.outbound.addresses import why_refused
 from ctsd.outbound.bodies import Body, Sink
 from ctsd.outbound.connecting import Endpoints, Proxy
 from ctsd.outbound.hops import REDIRECTS, Hop, first_hop, next_hop
@@ -146,6 +146,7 @@ class Exchange:
             timeout_secs=self._limits.connect_secs,
             head_max_bytes=self._limits.head_max_bytes,
             internal=hop.internal,
+            own=hop.own,
             proxy=proxy,
         )
         agent = _agent(self._reactor, endpoints, proxy if hop.scheme == "http" else None)
@@ -246,11 +247,8 @@ def _check_unresolved(hop: Hop) -> None:
     What can be said of a host without resolving it; the proxy does that for us, and nobody here
     sees the address that it takes.
     """
-    if f".{hop.host.rstrip('.')}".endswith(".localhost"):
-        why = "" if hop.internal else "a loopback address"
-    else:
-        why = why_refused(hop.host, internal=hop.internal)
-    if why and why != "no address":
+    why = why_host_refused(hop.host, internal=hop.internal, own=hop.own)
+    if why:
         raise OutboundError(f"{hop.host} may not be asked: it is {why}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TypeAlias
 
@@ -44,6 +45,10 @@ _HOLDING_IPV4 = (
 _TUNNELS = (ip_network("64:ff9b:1::/48"), ip_network("2001::/32"))
 
 
+_NO_ADDRESS = "no address"
+_WAY_OUT = "; internal = true allows a server of one's own"
+
+
 def why_refused(host: str, *, internal: bool = False) -> str:
     """
     Empty when an address may be asked; else what kind of address it is.
@@ -55,12 +60,44 @@ def why_refused(host: str, *, internal: bool = False) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return "no address"
+        return _NO_ADDRESS
     inner = _inner(address)
     if inner is None:
         return _why(address, internal)
     why = _why(inner, internal)
     return why and f"{why}, inside of an IPv6 address"
+
+
+def why_host_refused(host: str, *, internal: bool = False, own: bool = True) -> str:
+    """
+    What can be said of the host of a URL without resolving it; empty when that is nothing.
+
+    :param host: a name, or an address, also as resolvers read one (C{0x7f.1}, C{2130706433}).
+    :param internal: see L{why_refused}.
+    :param own: see L{way_out}.
+    :return: what kind of address it is, and how to have it asked all the same, if there is a way.
+    """
+    host = host.lower().rstrip(".")
+    if f".{host}".endswith(".localhost"):
+        host = "127.0.0.1"
+    elif ":" not in host:
+        try:
+            # By POSIX: getaddrinfo takes what inet_addr takes.
+            host = socket.inet_ntoa(socket.inet_aton(host))
+        except (OSError, UnicodeEncodeError):
+            return ""  # a name
+    why = why_refused(host, internal=internal)
+    return "" if why == _NO_ADDRESS else why and why + way_out(host, own=own)
+
+
+def way_out(address: str, *, own: bool = True) -> str:
+    """
+    What to say of an address that was refused: that it may be asked with C{internal = true}; empty
+    when it may not even then.
+
+    :param own: whether it is that of the source's own host: others never may.
+    """
+    return "" if not own or why_refused(address, internal=True) else _WAY_OUT
 
 
 def _why(address: _Address, internal: bool) -> str:
