@@ -230,6 +230,13 @@ def _accept(arguments: argparse.Namespace, settings: Settings, world: World) -> 
 
 def _import(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
     description = described(settings, arguments.name)
+    own = description.provider.file
+    if own is not None:
+        # The daemon would replace it by what stands in that file.
+        raise CTSDError(
+            f"{description.name} is the file {own}: put what you have in its place; the daemon"
+            " sees that it has changed"
+        )
     file: Path = arguments.file.absolute()
     # Opened before we become somebody who may perhaps not read it.
     with file.open("rb") as opened:

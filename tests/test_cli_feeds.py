@@ -222,6 +222,19 @@ class BringTests(FeedsCase):
             self.assertIn(told, self.err)
             self.assertEqual(bool(self.err), bool(told))
 
+    def test_import_of_own_file(self) -> None:
+        """A feed that is a file of ours is what stands in that file, whatever is brought."""
+        self.configure(MINE.replace('url = "https://intel.example/list.csv"', 'file = "list.csv"'))
+        (self.dir / "other.csv").write_text(LIST)
+        self.assertFails(
+            "feeds",
+            "import",
+            "mine",
+            str(self.dir / "other.csv"),
+            told=f"mine is the file {self.dir / 'list.csv'}: put what you have in its place",
+        )
+        self.assertFalse((self.dir / "state" / "feeds").exists())
+
     def test_refused(self) -> None:
         """How to have a refused copy all the same stands beside why it was refused."""
         refused = copy(reason="3 records after 100")
