@@ -15,9 +15,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from ctsd.config import load
 from ctsd.errors import OutboundError
-from ctsd.feeds import gathering
+from ctsd.feeds import gathered, gathering
+from ctsd.feeds.descriptions import read_description
 from ctsd.feeds.gathering import Gathering
+from ctsd.feeds.parsers.parse import parse
+from ctsd.feeds.parsers.tally import Tally
 from ctsd.interfaces import IOutbound
 from ctsd.remote import Download, Remote, Reply
 
@@ -281,25 +285,94 @@ class MispTests(GatheringCase):
             self.into.unlink()
 
     def test_statuses(self) -> None:
-        """Of the manifest they are the answer; an event may be gone, and nothing else."""
+        """Of the manifest they are the answer, but for none at all; an event may be gone."""
         self.server.says[f"{self.url}/manifest.json"] = (304, b"")
         self.assertEqual(self.found(self.misp()).status, 304)
+        del self.server.says[f"{self.url}/manifest.json"]
+        self.assertIn("no manifest.json (404)", self.refused(self.misp()))
         self.manifest({ONE: 100, TWO: 200})
         self.server.says[f"{self.url}/{TWO}.json"] = (500, b"")
-        self.assertEqual(self.refused(self.misp()), "it answered 500 for an event")
-        del self.server.says[f"{self.url}/{TWO}.json"]
+        self.assertEqual(self.refused(self.misp()), f"it answered 500 for event {TWO}")
+
+    def refusals(self) -> tuple[int, int]:
+        """How many rows a parser makes of what was written, and how many of these it refuses."""
+        toml = f'url = "{self.url}"\nformat = "misp"\n'
+        (self.directory / "ctsd.toml").write_text(f"[feeds.misp]\n{toml}")
+        settings = load(self.directory / "ctsd.toml", environ={})
+        description = read_description("misp", settings.feeds["misp"], settings.document)
+        tally = Tally()
+        layout = description.layout
+        records = parse(self.into, layout, title="", now=0.0, max_bytes=1 << 20, tally=tally)
+        self.assertEqual(len(list(records)), tally.records)
+        return tally.rows, tally.bad
+
+    def test_left_out(self) -> None:
+        """
+        An event that is gone, or none, is left out; guards see that it is refused, and it is asked
+        for again the next time.
+        """
+        good = {"uuid": ONE, "Attribute": [{"type": "ip-dst", "value": "8.8.8.8"}]}
+        self.server.says[f"{self.url}/{ONE}.json"] = {"Event": good}
+        two = f"{self.url}/{TWO}.json"
+        for body in ((404, b""), b"<html>", b'{"Event": {', b"{}", b'{"Event": "\xff"}', b""):
+            self.server.says[two] = body
+            self.found(self.misp())
+            self.assertEqual(
+                self.events(), {f"{ONE}.json": {"Event": good}, "refused/0.json": {"Event": None}}
+            )
+            self.assertEqual(self.refusals(), (2, 1))
+            before = self.into.rename(self.directory / "before")
+            self.server.asked.clear()
+            self.server.says[two] = {"Event": {"uuid": TWO}}
+            self.found(self.misp(before))
+            self.assertEqual(self.server.asked, [f"{self.url}/manifest.json", two])
+            self.assertEqual(set(self.events()), {f"{ONE}.json", f"{TWO}.json"})
+            self.into.unlink()
+        self.server.says[two] = (404, b"")
+        self.manifest({TWO: 1})
+        self.assertIn("none of the events", self.refused(self.misp()))
+
+    def test_bad_entries(self) -> None:
+        """What is no event in a manifest is left out, and leads nobody to other files."""
+        manifest = f"{self.url}/manifest.json"
+        for name, said in (
+            ("../../etc/passwd", {}),
+            (ONE + "/", {}),
+            ("", {}),
+            (TWO, []),
+            (TWO, {"timestamp": {}}),
+            (TWO, {"timestamp": "\u00e9"}),
+            (TWO, {"timestamp": "1" * 70000}),
+        ):
+            self.server.asked.clear()
+            self.server.says[manifest] = {ONE: {"timestamp": 1}, name: said}
+            self.found(self.misp())
+            self.assertEqual(set(self.events()), {f"{ONE}.json", "refused/0.json"})
+            self.assertEqual(self.server.asked, [manifest, f"{self.url}/{ONE}.json"])
+            self.into.unlink()
+
+    def test_marked(self) -> None:
+        """Files that begin with a mark of their encoding are read."""
+        mark = b"\xef\xbb\xbf"
+        self.server.says[f"{self.url}/manifest.json"] = mark + json.dumps({ONE: {}}).encode()
+        self.server.says[f"{self.url}/{ONE}.json"] = mark + b'{"Event": {}}'
         self.found(self.misp())
-        self.assertEqual(list(self.events()), [f"{ONE}.json"])
+        with zipfile.ZipFile(self.into) as archive:
+            self.assertEqual(archive.namelist(), [f"{ONE}.json"])
 
     def test_bad_manifests(self) -> None:
-        """No manifest, or one that names what is no event: nobody is led to other files."""
-        for body in (b"", b"[]", b'{"x": 1}', b"<html>"):
+        """No manifest, one of something else, and one of nothing."""
+        for body, told in (
+            (b"", "no JSON object"),
+            (b"[]", "no JSON object"),
+            (b"<html>", "no JSON object"),
+            (b'{"x": 1}', "nothing in it is an event"),
+            (b'{"x": {"timestamp": 1}}', "nothing in it is an event"),
+            (b"{}", "its manifest.json names no events"),
+        ):
             self.server.says[f"{self.url}/manifest.json"] = body
-            self.assertIn("is no manifest", self.refused(self.misp()))
-        for name in ("../../etc/passwd", ONE + "/", "", "x"):
-            self.manifest({name: 1})
-            self.assertIn("no UUID", self.refused(self.misp()))
-        self.patch(gathering, "MAX_PARTS", 1)
+            self.assertIn(told, self.refused(self.misp()))
+        self.patch(gathered, "MAX_PARTS", 1)
         self.manifest({ONE: 1, TWO: 2})
         self.assertEqual(self.refused(self.misp()), "it has more than 1 events")
 
