@@ -5,32 +5,22 @@ message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
 
-from ctsd.artifacts import SHAPES, derived, matches
+from ctsd.answering import MAX_HITS, some_recipients, told_of, with_cut
+from ctsd.artifacts import SHAPES, matches
 from ctsd.interfaces import IFeeds
-from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, File, Hit, Suppressed
-from ctsd.properties import string
-from ctsd.records import CONTAINS, FeedMatches, Matched, Within
+from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, Hit, Suppressed
+from ctsd.records import CONTAINS, Derived, FeedMatches, Matched, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
 from ctsd.shown import noted, safe_text
-
-#: More hits than these are counted, not shown.
-MAX_HITS: Final = 10
+from ctsd.text_search import TextArtifactSearch, id_of
 
 #: The longest word of who has left a finding out, and why.
 MAX_BY_CHARS: Final = 300
-
-#: What a hit calls that not all was looked at.
-_INCOMPLETE: Final = "Incomplete"
-
-#: What indicators are looked for within.
-_TEXTS: Final = frozenset({"cert.x509", "email", "email.body", "string", FILE})
 
 _LOOKED_UP: Final = frozenset(SHAPES) - {"email", "email.body", FILE, PASSWORD}
 
@@ -101,15 +91,7 @@ def look_up(
         local database would find, too (L{ctsd.matching}), else says nothing of how it was found.
     :raises SearchLater: the feeds are being stopped.
     """
-    cut: tuple[str, ...] = ()
-    most = feeds.limits.max_recipients
-    if (
-        artifact_type == "email.header.to"
-        and isinstance(search_term, Sequence)
-        and not isinstance(search_term, str)
-        and len(search_term) > most
-    ):
-        search_term, cut = search_term[:most], (f"recipients beyond {most:,}",)
+    search_term, cut = some_recipients(artifact_type, search_term, feeds.limits.max_recipients)
     left_out = _LeftOut(context, feeds.limits.max_suppressed)
     artifact = Artifact(artifact_type, search_term)
     found = feeds.find(artifact=artifact, limit=MAX_HITS, left_out=left_out)
@@ -132,63 +114,46 @@ def _quiet(found: FeedMatches, artifact: Artifact) -> FeedMatches:
     return evolve(found, matched=tuple(matched))
 
 
-class FeedsTextArtifactSearch(BaseArtifactSearch):
-    """
-    Looks up the addresses, hosts, URLs, hashes and CVEs within a text, an e-mail, or an uploaded
-    message, and the fingerprint of an uploaded certificate.
-
-    Of what is too long to be looked at whole, the last hit says what was not looked at. When
-    nothing was found in the rest, a hit says only that, for "nothing" would be untrue; it is left
-    to the configuration (L{ctsd.records.LookupLimits.tells_cut}), for it turns the artifact red.
-    """
+class FeedsTextArtifactSearch(TextArtifactSearch):
+    """Looks up in the feeds what stands within an artifact."""
 
     name = "feeds_text"
+    beside = FeedsArtifactSearch.name
 
-    _log: ClassVar[Logger] = Logger()
     _feeds: IFeeds
 
     def start(self, setup: SearcherSetup) -> None:
         """Get the feeds."""
         self._feeds = setup.feeds()
+        super().start(setup)
 
-    @classmethod
-    def supports(cls, artifact_type: str) -> bool:
-        """Texts and files."""
-        return artifact_type in _TEXTS
+    def loading(self) -> bool:
+        """Whether one of them is being indexed for the first time."""
+        return self._feeds.loading()
 
-    async def search(self, artifact_type: str, search_term: Any, **kwargs: Any) -> Found | None:
+    def has_none(self, derived: tuple[Derived, ...]) -> bool:
+        """Whether none of the feeds has anything of these, and none is away."""
+        return all(
+            self._feeds.has_nothing(type=each.artifact.type, value=each.artifact.value)
+            for each in derived
+        )
+
+    def look_up(
+        self, artifact: Artifact, within: Within, context: SearchContext | None
+    ) -> Found | None:
         """The records of all feeds that something within the artifact finds."""
-        context: SearchContext | None = kwargs.get("context")
-        if artifact_type == FILE:
-            artifact = Artifact(FILE, search_term.name, _file(search_term))
-        else:
-            file = context.file if context is not None else None
-            if artifact_type == "cert.x509" and file is None:
-                # The other one looks it up.
-                return None
-            artifact = Artifact(artifact_type, search_term, file)
-        within: Within = await self._feeds.within(artifact=artifact)
-        if within.cut:
-            self._log.warn(
-                "Scan {scan_id}: not looked at: {cut}",
-                scan_id=_id_of(context),
-                cut="; ".join(within.cut),
-            )
-        looked_up = within.derived
-        if context is not None and FeedsArtifactSearch.name in context.asked:
-            # The other one is asked for a file's hashes by itself.
-            others = {one.artifact for one in derived(artifact)}
-            looked_up = tuple(one for one in looked_up if one.artifact not in others)
-        left_out = _LeftOut(context, self._feeds.limits.max_suppressed)
-        if not looked_up:
-            return _told(self._feeds, within.cut)
-        found = self._feeds.find(
+        feeds = self._feeds
+        if not within.derived:
+            told = told_of(within.cut) if feeds.limits.tells_cut else ()
+            return Found(told) if told else None
+        left_out = _LeftOut(context, feeds.limits.max_suppressed)
+        found = feeds.find(
             artifact=Artifact("string", ""),
-            derived=looked_up,
+            derived=within.derived,
             limit=MAX_HITS,
             left_out=left_out,
         )
-        return _answer(self._feeds, found, left_out, within.cut)
+        return _answer(feeds, found, left_out, within.cut)
 
 
 @define
@@ -218,39 +183,11 @@ class _LeftOut:
         self.suppressed[one] = None
         self._log.info(
             "Scan {scan_id}: a {type} of feed {feed} is no hit: {by}",
-            scan_id=_id_of(self._context),
+            scan_id=id_of(self._context),
             type=type,
             feed=feed,
             by=by,
         )
-
-
-def _id_of(context: SearchContext | None) -> str:
-    return context.id if context is not None else "-"
-
-
-def _file(opened: Any) -> File:
-    """What a searcher is given of a file, as the artifact has it."""
-    return File(
-        path=Path(opened.path),
-        name=opened.name,
-        size=opened.size,
-        md5=opened.md5,
-        sha1=opened.sha1,
-        sha256=opened.sha256,
-        content_type=opened.content_type,
-    )
-
-
-def _told(feeds: IFeeds, cut: tuple[str, ...]) -> Found | None:
-    """The hit that says only that not all was looked at."""
-    if not cut or not feeds.limits.tells_cut:
-        return None
-    return Found((Hit((string(_INCOMPLETE, _not_looked_at(cut)),)),))
-
-
-def _not_looked_at(cut: tuple[str, ...]) -> str:
-    return f"not looked at: {'; '.join(cut)}"
 
 
 def _answer(
@@ -282,13 +219,12 @@ def _answer(
             break
         looked_at += 1
         shown[_hit(feeds, feed, matched)] = None
-    hits = list(shown)
+    hits: tuple[Hit | EncodedHit, ...] = with_cut(tuple(shown), cut)
     more = sum(each.more for each in found) + len(ordered) - looked_at
-    if cut and hits:
-        hits[-1] = EncodedHit(noted(hits[-1], _INCOMPLETE, _not_looked_at(cut)))
-    told = None if hits or feeds.away else _told(feeds, cut)
+    if not hits and not feeds.away and feeds.limits.tells_cut:
+        hits = told_of(cut)
     return Found(
-        tuple(hits) if told is None else told.hits,
+        hits,
         more,
         any(each.at_least for each in found),
         feeds.away,

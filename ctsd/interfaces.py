@@ -381,6 +381,23 @@ class IRecords(Interface):
         """For people: rows, their date."""
 
 
+class IContents(Interface):
+    """
+    What stands within artifacts: the indicators in a text or a message, what is known of a file.
+    """
+
+    def within_now(*, artifact: Artifact) -> Within | None:
+        """What L{within} says, if that takes but a fraction of a millisecond; else None."""
+
+    def within(*, artifact: Artifact) -> Deferred[Within]:
+        """
+        What is in an artifact; of one in which nothing can be, nothing. Fires at once where
+        L{within_now} knows it.
+
+        :raises OSError: (in the Deferred) the artifact's file can't be read.
+        """
+
+
 class IFeeds(Interface):
     """
     The feeds that are on, as a searcher sees them.
@@ -425,12 +442,6 @@ class IFeeds(Interface):
 
     def mark(*, feed: str, record: Indexed) -> str:
         """The warninglist that a hit is to be marked with; empty when it isn't."""
-
-    def within(*, artifact: Artifact) -> Deferred[Within]:
-        """
-        The indicators within an artifact that is a text or a message. Fires at once for a short
-        one, and never fails.
-        """
 
     def trouble() -> str:
         """What is wrong with feeds, for operators; empty when nothing is."""

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
-from ctsd.interfaces import IFeeds, IRecords, ISearcher
+from ctsd.interfaces import IContents, IFeeds, IRecords, ISearcher
 from ctsd.model import JSON, Artifact, EncodedHit, File, Hit, Suppressed, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
@@ -61,6 +61,10 @@ def _no_feeds() -> IFeeds:
     raise NotConfigured("no feed is on")
 
 
+def _no_contents() -> IContents:
+    raise NotConfigured("nothing is looked into here")
+
+
 def _no_feed(name: str) -> IFeeds | None:
     return None
 
@@ -91,6 +95,7 @@ class SearcherSetup:
     _feeds: Callable[[], IFeeds] = field(default=_no_feeds)
     _feed: Callable[[str], IFeeds | None] = field(default=_no_feed)
     _described: Callable[[Path, str, str], IRecords] = field(default=_no_catalogue)
+    _contents: Callable[[], IContents] = field(default=_no_contents)
 
     def path(self, value: str | Path) -> Path:
         """A path from the settings: a relative one is relative to the configuration's file."""
@@ -125,6 +130,10 @@ class SearcherSetup:
     def threats(self) -> IRecords:
         """The local database's index."""
         return self._threats()
+
+    def contents(self) -> IContents:
+        """What looks into texts, messages and files, under the limits of the configuration."""
+        return self._contents()
 
     def feeds(self) -> IFeeds:
         """
@@ -259,8 +268,11 @@ class BaseArtifactSearch:
 
     def finds_nothing(self, artifact_type: str, search_term: Any) -> bool:
         """
-        For a searcher that is C{local}: whether it is certain that L{search} would find nothing. It
-        is not asked then, which costs more than such a look. Must not block; false when in doubt.
+        Whether it is certain that L{search} would find nothing. The searcher is not asked then,
+        which costs more than such a look. Must not block; false when in doubt.
+
+        :param search_term: as in L{search}; when a file came along, what is known of that, as a
+            L{ctsd.model.File}.
         """
         return False
 

@@ -32,6 +32,7 @@ from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.list_files import ListFiles
+from ctsd.feeds.looking import Contents
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.serving import Feeds
@@ -148,6 +149,7 @@ def start_sources(
     def in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
         return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
+    contents = Contents(in_thread=in_thread, limits=content_limits(settings))
     local: list[ThreatIndex] = []
     screeners: list[Screener] = []
     built_in_lists = Warninglists(small=SmallLists(built_in()), patterns=Patterns(()))
@@ -244,8 +246,8 @@ def start_sources(
                 in_thread=in_thread,
                 now=store.now,
                 limits=lookup_limits(settings),
-                contents=content_limits(settings),
                 max_counted=settings.matching.max_counted,
+                lists_trouble=lists.trouble,
             )
             for each in (lists, screener, service):
                 each.setServiceParent(indexes)
@@ -284,6 +286,7 @@ def start_sources(
             feeds=feeds,
             feed=feed,
             described=described,
+            contents=lambda: contents,
         )
 
     started = start_all(catalogue, setup_for)

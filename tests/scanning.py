@@ -90,12 +90,22 @@ class Local(BaseArtifactSearch):
 
 
 class Looking(Local):
-    """A local searcher that may know that it finds nothing."""
+    """
+    A searcher that may know that it finds nothing.
 
+    :ivar looked: for what it was asked whether it knows.
+    """
+
+    name = "looking"
     sure: Any = False
+
+    def __init__(self, result: Any = (), types: tuple[str, ...] = ("net.ip",)) -> None:
+        super().__init__(result, types)
+        self.looked: list[Any] = []
 
     def finds_nothing(self, artifact_type: str, search_term: Any) -> bool:
         """What the test says."""
+        self.looked.append(search_term)
         if isinstance(self.sure, BaseException):
             raise self.sure
         return bool(self.sure)

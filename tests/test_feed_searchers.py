@@ -43,7 +43,7 @@ def matched(name: str, how: str = "") -> Matched:
 
 class FakeFeeds:
     """
-    Feeds that find what they are told.
+    Feeds that find what they are told; what is within artifacts they are told, too.
 
     :ivar asked: for what.
     :ivar screens: what is left out of every search.
@@ -82,8 +82,12 @@ class FakeFeeds:
         """See L{ctsd.interfaces.IFeeds}."""
         return self.marks.get(feed, "")
 
+    def within_now(self, *, artifact: Artifact) -> Within | None:
+        """See L{ctsd.interfaces.IContents}."""
+        return Within(self.derived, self.cut) if len(str(artifact.value)) < 20 else None
+
     def within(self, *, artifact: Artifact) -> Deferred[Within]:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.IContents}."""
         self.asked.append((artifact, ()))
         return succeed(Within(self.derived, self.cut))
 
@@ -102,7 +106,9 @@ class FakeFeeds:
 
 def setup(feeds: FakeFeeds | None) -> SearcherSetup:
     """What a searcher is given."""
-    more: dict[str, Any] = {} if feeds is None else {"feeds": lambda: feeds}
+    more: dict[str, Any] = {}
+    if feeds is not None:
+        more = {"feeds": lambda: feeds, "contents": lambda: feeds}
     return SearcherSetup(
         settings={},
         data_dir=Path("data"),
@@ -296,6 +302,22 @@ class TextTests(FeedsCase):
         self.assertIsNone(self.search_text(feeds, "string", "hello"))
         self.assertEqual(len(feeds.asked), 1)
 
+    def test_looks_first(self) -> None:
+        """It is not asked about what is short, unless something in it may be found."""
+        feeds = FakeFeeds()
+        searcher = FeedsTextArtifactSearch()
+        searcher.start(setup(feeds))
+        self.assertTrue(searcher.finds_nothing("string", "hello"))
+        self.assertFalse(searcher.finds_nothing("string", "hello " * 9))
+        feeds.cut = ("text beyond 9 characters",)
+        self.assertFalse(searcher.finds_nothing("string", "hello"))
+        feeds.cut, feeds.derived = (), (Derived(Artifact("net.ip", "203.0.113.1"), "address"),)
+        self.assertTrue(searcher.finds_nothing("string", "203.0.113.1"))
+        feeds.away = ("Mine",)
+        self.assertFalse(searcher.finds_nothing("string", "203.0.113.1"))
+        feeds.derived = ()
+        self.assertTrue(searcher.finds_nothing("string", "hello"))
+
     def test_within(self) -> None:
         """What is in it is looked up; feeds that are away count here, too."""
         feeds = FakeFeeds(FeedMatches(feed="a", matched=(matched("a1", "address"),)))
@@ -365,6 +387,9 @@ class TextTests(FeedsCase):
         ((artifact, _),) = feeds.asked
         assert artifact.file is not None
         self.assertEqual((artifact.value, artifact.file.path), ("a.eml", Path("/x")))
+        searcher = FeedsTextArtifactSearch()
+        searcher.start(setup(feeds))
+        self.assertTrue(searcher.finds_nothing(FILE, artifact.file))
 
 
 class UploadTests(FeedsCase):

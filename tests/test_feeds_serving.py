@@ -376,16 +376,6 @@ class ServingTests(FeedsCase):
         self.assertEqual(feeds.mark(feed="other", record=record), by)
         self.assertEqual(feeds.mark(feed="mine", record=record), "")
 
-    def test_within(self) -> None:
-        """A short text is read at once."""
-        feeds = self.start(feed())
-        within = self.successResultOf(
-            feeds.within(artifact=Artifact("string", "see 203.0.113.1 and x.example"))
-        )
-        self.assertEqual(
-            [each.artifact.value for each in within.derived], ["203.0.113.1", "x.example"]
-        )
-
 
 class FailureTests(FeedsCase):
     """What goes wrong on our side."""

@@ -21,7 +21,7 @@ ROOMS = {
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",
     "scans": "scans",
-    "searcher": "feed_searchers internal properties searcher searching",
+    "searcher": "answering feed_searchers internal properties searcher searching text_search",
     "store": "store",
     "feeds": "feeds",
     "outbound": "outbound",

@@ -280,6 +280,25 @@ class FirstAnswerTests(ScanTestCase):
             self.assertEqual(self.successResultOf(house.view(view.id)), view)
         self.assertEqual(len(looking.asked), 2)
 
+    def test_looks_first_and_waits(self) -> None:
+        """One that is not local looks first, too, beside any others; it is asked like any other."""
+        looking = Looking([a_hit("looked")])
+        looking.local = False
+        for others in ((self.local,), (self.local, self.told)):
+            house = self.make_house({"": [*others, looking]}, shared=True)
+            for sure in (True, False, ValueError("broken")):
+                looking.sure = sure
+                self.local.asked.clear()
+                looking.asked.clear()
+                answer = house.submit()
+                if self.told in others:
+                    self.told.tell([])
+                view = self.successResultOf(answer)
+                self.assertTrue(view.finished)
+                self.assertEqual(len(view.hits), len(looking.asked))
+                self.assertEqual(len(looking.asked), 0 if sure is True else 1)
+                self.assertEqual(len(self.local.asked), 1)
+
     def test_in_time(self) -> None:
         """An async searcher that is quick enough is in the first answer."""
         answer = self.house.submit()
@@ -739,6 +758,27 @@ class FileTests(ScanTestCase):
         self.assertEqual(len(view.hits), 2)
         self.assertIn(b"MD5 of the file", view.hits[0])
         self.assertEqual(self.house.spool.removed, [self.spool / "f"])
+
+    def test_looks_first(self) -> None:
+        """
+        Who may know that it finds nothing is shown what is known of the file, and does not keep
+        it: the scan may stay open without it for others.
+        """
+        looking = Looking((), (FILE,))
+        looking.local, looking.sure = False, True
+        artifact = self.file()
+        house = self.make_house({"": [looking]})
+        self.assertTrue(self.successResultOf(house.submit(artifact)).finished)
+        self.assertEqual((looking.looked, looking.asked), ([artifact.file], []))
+        self.assertEqual(house.spool.removed, [self.spool / "f"])
+        self.told.types = ("hash.md5",)
+        house = self.make_house({"": [looking, self.told]}, keep_file_secs=60)
+        answer = house.submit(self.file())
+        self.clock.advance(1)
+        view = self.successResultOf(answer)
+        self.clock.pump([1] * 62)
+        self.told.tell([])
+        self.assertTrue(self.successResultOf(house.view(view.id)).finished)
 
     def test_takes_files(self) -> None:
         """A service takes files when a searcher can use them or their hashes."""

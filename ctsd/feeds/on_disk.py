@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from ctsd.feeds.copies import BadState, Copies
@@ -24,7 +23,7 @@ from ctsd.feeds.standing import (
 )
 from ctsd.interfaces import IFeeds
 from ctsd.model import JSON, Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 
 
 @implementer(IFeeds)
@@ -85,10 +84,6 @@ class FeedsOnDisk:
     def mark(self, *, feed: str, record: Indexed) -> str:
         """Nothing is searched here."""
         return ""
-
-    def within(self, *, artifact: Artifact) -> Deferred[Within]:
-        """Nothing is searched here."""
-        return succeed(Within())
 
     def trouble(self) -> str:
         """See L{IFeeds}."""

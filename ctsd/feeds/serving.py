@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -20,7 +20,6 @@ from zope.interface import implementer
 from ctsd.errors import SearchLater
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
-from ctsd.feeds.contents import Limits, is_quick, within
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
@@ -37,7 +36,7 @@ from ctsd.feeds.standing import KeptFeed, Overview, Stands, read_states, trouble
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces import IFeeds
 from ctsd.model import JSON, Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 
 #: How often it is looked for new copies, at files of ours, at what other processes have built, and
 #: at ages.
@@ -67,8 +66,8 @@ class Feeds(Stands, Service):
         in_thread: InThread,
         now: Callable[[], float],
         limits: LookupLimits = LookupLimits(),  # noqa: B008 - it is frozen
-        contents: Limits = Limits(),  # noqa: B008 - it is frozen
         max_counted: int = MAX_COUNTED,
+        lists_trouble: Callable[[], str] = str,
     ) -> None:
         """
         :param descriptions: of the feeds and warninglists that are on.
@@ -79,11 +78,10 @@ class Feeds(Stands, Service):
             disk is searched, and nothing new is brought.
         :param now: POSIX seconds.
         :param limits: see L{IFeeds}.
-        :param contents: how much of a text or a message is looked at.
         :param max_counted: see L{Indicators}.
+        :param lists_trouble: what is wrong with files of warninglists.
         """
         self.limits = limits
-        self._contents = contents
         kept = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
         self._feeds = {
             name: one for name, one in kept.items() if not one.description.is_warninglist
@@ -194,15 +192,10 @@ class Feeds(Stands, Service):
         """See L{IFeeds}."""
         return self._screener.screening().mark(feed, record)
 
-    def within(self, *, artifact: Artifact) -> Deferred[Within]:
-        """See L{IFeeds}."""
-        if is_quick(artifact):
-            return succeed(within(artifact, self._contents))
-        return self._in_thread(within, artifact, self._contents)
-
     def trouble(self) -> str:
         """What is wrong with feeds and warninglists."""
-        return troubles_of((*self._overview.feeds, *self._overview.lists))
+        feeds = troubles_of((*self._overview.feeds, *self._overview.lists))
+        return "; ".join(filter(None, (feeds, self._lists_trouble())))
 
     # -- running
 

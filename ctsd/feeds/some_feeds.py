@@ -7,13 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from ctsd.feeds.standing import Overview, Stands
 from ctsd.interfaces import IFeeds
 from ctsd.model import JSON, Artifact
-from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits, Within
+from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 
 if TYPE_CHECKING:
     from ctsd.feeds.serving import Feeds
@@ -74,10 +73,6 @@ class SomeFeeds(Stands):
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{IFeeds}."""
         return self._feeds.mark(feed=feed, record=record)
-
-    def within(self, *, artifact: Artifact) -> Deferred[Within]:
-        """See L{IFeeds}."""
-        return self._feeds.within(artifact=artifact)
 
 
 class Sharing:

@@ -97,10 +97,10 @@ class FirstAnswers:
         finds: list[Finds] = []
         if sources and not known and artifact.file is None and artifact.type != FILE:
             asked = self._rules.asked(service, artifact.type)
-            if asked.local:
-                known = self._ask_all_local(scan_id, artifact, digest, asked, finds)
+            if asked.at_once:
+                known = self._ask_at_once(scan_id, artifact, digest, asked, finds)
                 told = [outcome for outcome in known.values() if outcome is not NOTHING]
-                if all(outcome.good for outcome in told):
+                if len(known) == len(asked.sources) and all(outcome.good for outcome in told):
                     searches = asked.nothing
                     if told:
                         searches = tuple(
@@ -125,6 +125,10 @@ class FirstAnswers:
             ask = Ask(scan_id=scan_id, questions=questions[name], asked=names)
             if source.local:
                 part.outcome, part.tries = self._ask_local(source, ask, finds), 1
+            elif source.looks_first and self._finds_nothing(source, artifact):
+                part.outcome, part.tries = NOTHING, 1
+                # It needs no file any more.
+                del questions[name]
             else:
                 remote.append((source, ask))
         if not remote and state_of(parts.values()) is ScanState.COMPLETE:
@@ -147,7 +151,7 @@ class FirstAnswers:
         )
         return self._start(live, remote)
 
-    def _ask_all_local(
+    def _ask_at_once(
         self,
         scan_id: str,
         artifact: Artifact,
@@ -155,18 +159,21 @@ class FirstAnswers:
         asked: Asked,
         finds: list[Finds],
     ) -> dict[str, Outcome]:
+        """What is known without waiting; of who has to be waited for there is nothing in it."""
         question = Question(artifact.type, artifact.value, None, "", digest)
         ask = Ask(scan_id=scan_id, questions=(question,), asked=asked.names)
-        return {
-            source.name: NOTHING
-            if source.looks_first and self._finds_nothing(source, artifact)
-            else self._ask_local(source, ask, finds)
-            for source in asked.sources
-        }
+        known = {}
+        for source in asked.sources:
+            if source.looks_first and self._finds_nothing(source, artifact):
+                known[source.name] = NOTHING
+            elif source.local:
+                known[source.name] = self._ask_local(source, ask, finds)
+        return known
 
     def _finds_nothing(self, source: Source, artifact: Artifact) -> bool:
+        term = artifact.value if artifact.file is None else artifact.file
         try:
-            sure = source.searcher.finds_nothing(artifact.type, artifact.value)
+            sure = source.searcher.finds_nothing(artifact.type, term)
         except Exception:
             # It is asked, and what is wrong with it is told by that.
             return False

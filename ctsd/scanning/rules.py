@@ -47,13 +47,14 @@ class Asked:
     """
     Who is asked about a type of artifacts.
 
-    :ivar local: whether all of them answer from memory.
+    :ivar at_once: whether all of them answer from memory, or may know without being asked that
+        they find nothing.
     :ivar nothing: what is written when each of them has found nothing at its first try.
     """
 
     sources: tuple[Source, ...] = field(repr=False)
     names: frozenset[str]
-    local: bool
+    at_once: bool
     nothing: tuple[Search, ...] = field(repr=False)
 
 
@@ -87,7 +88,7 @@ class Rules:
             asked = self._asked[service, type] = Asked(
                 sources,
                 frozenset(one.name for one in sources),
-                all(one.local for one in sources),
+                all(one.local or one.looks_first for one in sources),
                 tuple(Search(searcher=one.name, outcome=NOTHING, tries=1) for one in sources),
             )
         return asked

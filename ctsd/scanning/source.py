@@ -102,7 +102,7 @@ class Source:
     def looks_first(self) -> bool:
         """Whether it may know without being asked that it finds nothing."""
         ours = BaseArtifactSearch.finds_nothing
-        return self.local and type(self.searcher).finds_nothing is not ours
+        return type(self.searcher).finds_nothing is not ours
 
     def supports(self, type: str) -> bool:
         """
