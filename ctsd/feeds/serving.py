@@ -82,6 +82,7 @@ class Feeds(Stands, Service):
         :param lists_trouble: what is wrong with files of warninglists.
         """
         self.limits = limits
+        self._lists_trouble = lists_trouble
         kept = {one.name: KeptFeed(one, downloads.copies(one.name)) for one in descriptions}
         self._feeds = {
             name: one for name, one in kept.items() if not one.description.is_warninglist
