@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd._state_dir import others_write, why_unusable
+from ctsd.cli_feeds_try import broken_own_lists
 from ctsd.config import Listener, Settings
 from ctsd.discovery import Catalogue, Found, Started, discover, start_all
 from ctsd.errors import NotConfigured, SearchLater
@@ -27,7 +28,7 @@ from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IFeeds, IRecords
+from ctsd.interfaces import IFeeds, IRecords, IThreats
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Indexed, Matches
@@ -111,6 +112,28 @@ class _KeptRecords:
             index.close()
 
 
+@implementer(IThreats)
+@frozen(kw_only=True)
+class _KeptThreats(_KeptRecords):
+    """Says what the daemon's index of the local database holds."""
+
+    limits: LookupLimits = field(factory=LookupLimits)
+
+    def find_within(
+        self,
+        *,
+        derived: Iterable[Derived],
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """Nothing is searched here."""
+        raise SearchLater(1.0, "nothing is loaded")
+
+    def is_empty(self) -> bool:
+        """Nothing is searched here."""
+        return False
+
+
 def _started(catalogue: Catalogue, settings: Settings) -> Started:
     """
     Searchers as they start, but for what the daemon alone keeps current.
@@ -135,8 +158,8 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
                 label=label_of(reading=reading.as_text()),
             )
 
-        def threats() -> IRecords:
-            return _KeptRecords(source=None, index=settings.threat_index)
+        def threats() -> IThreats:
+            return _KeptThreats(source=None, index=settings.threat_index)
 
         def feeds() -> IFeeds:
             if all(one.is_warninglist for one in on):
@@ -159,6 +182,7 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             feeds=feeds,
             feed=feed,
             described=described,
+            contents=lambda: Contents(in_thread=maybeDeferred),
         )
 
     return start_all(catalogue, setup_for)
@@ -174,6 +198,7 @@ def _check(arguments: argparse.Namespace, settings: Settings, world: World) -> i
     errors = 0
     warnings += _password_warnings(settings)
     warnings += _user_warnings(settings)
+    warnings += [line for one in feeds_on(settings) for line in broken_own_lists(settings, one)]
     for wrong in _state_dir_errors(settings.state_dir):
         world.complain(f"error: {settings.document.error(('state_dir',), wrong)}")
         errors += 1

@@ -13,7 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
 from ctsd._cli import Commands, World, become_owner, shown, table
-from ctsd.cli_feeds_try import Intermixed, copies_of, described
+from ctsd.cli_feeds_try import Intermixed, broken_own_lists, copies_of, described
 from ctsd.cli_feeds_try import add_commands as add_try
 from ctsd.config import Settings, child_environment
 from ctsd.errors import CTSDError
@@ -85,8 +85,8 @@ def _list(arguments: argparse.Namespace, settings: Settings, world: World) -> in
 def _row(description: Description, settings: Settings, now: float) -> tuple[str, ...]:
     file = description.provider.file
     if description.is_warninglist and file is not None:
-        trouble = "" if file.is_dir() else why_unreadable(description)
-        return (description.name, "-", "-", "-", "-", trouble or "read where it is")
+        told = broken_own_lists(settings, description)
+        return (description.name, "-", "-", "-", "-", "; ".join(["read where it is", *told]))
     try:
         state = copies_of(settings, description.name).state()
     except BadState as error:

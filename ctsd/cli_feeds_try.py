@@ -23,6 +23,7 @@ from ctsd.feeds.guards import Counts, check_counts, check_file
 from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import InThread, Refused
 from ctsd.feeds.key_store import merge_feeds, write_feed
+from ctsd.feeds.list_files import broken_lists
 from ctsd.feeds.parsers.fitting import fits
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
@@ -98,6 +99,19 @@ def described(settings: Settings, name: str) -> Description:
 def copies_of(settings: Settings, name: str) -> Copies:
     """What is on the disk of a feed."""
     return Copies(settings.feeds_dir / name)
+
+
+def broken_own_lists(settings: Settings, description: Description) -> list[str]:
+    """
+    What is wrong with a warninglist, or a directory of them, that is ours. Reads all of it.
+
+    :param description: of any feed.
+    """
+    file = description.provider.file
+    if file is None or not description.is_warninglist:
+        return []
+    given = settings.matching
+    return broken_lists(file, max_bytes=given.max_list_bytes, max_files=given.max_lists)
 
 
 def _try(arguments: argparse.Namespace, settings: Settings, world: World) -> int:

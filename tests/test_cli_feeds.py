@@ -93,9 +93,21 @@ class ListTests(FeedsCase):
     def test_own_lists(self) -> None:
         """Warninglists are read where they are, a file or a directory, if they are there."""
         self.configure("[feeds.lists]\nfile = 'l'\nformat = 'warninglist'\n")
-        self.assertRegex(self.succeed("feeds"), r"lists .*l can't be read: No such file")
+        self.assertRegex(self.succeed("feeds"), r"lists .*l is no warninglist: No such file")
         (self.dir / "l").mkdir()
-        self.assertIn("read where it is", self.succeed("feeds"))
+        self.assertIn("l has no warninglist in it: expected list.json", self.succeed("feeds"))
+        for name in ("a", "b", "c"):
+            (self.dir / "l" / name).mkdir()
+            (self.dir / "l" / name / "list.json").write_text("{")
+        (self.dir / "l" / "c" / "list.json").write_text(
+            '{"name": "C", "type": "string", "list": []}'
+        )
+        self.assertRegex(self.succeed("feeds"), r"lists .* read where it is; .*/a/.*; .*/b/")
+        self.assertNotIn("/c/", self.out)
+        self.assertEqual(self.run_command("check"), 0)
+        for name in ("a", "b"):
+            self.assertIn(f"{name}/list.json is no warninglist: it is no JSON\n", self.err)
+        self.assertNotIn("/c/", self.err)
 
     def test_wrong(self) -> None:
         """A feed that is wrong is told with its line."""

@@ -10,11 +10,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from ctsd.feeds.children import Children
 from ctsd.feeds.job import BuildFailed, lock_builds
-from ctsd.feeds.list_files import RETRY_SECS, ListFiles
+from ctsd.feeds.list_files import MAX_TOLD, RETRY_SECS, ListFiles, broken_lists
 from ctsd.feeds.list_work import work
 from tests.feeding import at_once
 
@@ -108,17 +109,73 @@ class ListFilesTests(SynchronousTestCase):
         self.assertEqual(self.working.count, 1)
 
     def test_no_list(self) -> None:
-        """What is no list is left out and told; the others count."""
-        (self.source / "html").mkdir()
-        (self.source / "html" / "list.json").write_text("<html>")
-        write_list(self.source / "large" / "list.json", "cidr", *["192.0.2.0/24"] * 100)
-        self.clock.advance(30)
+        """What is no list is left out, and each is told once; the others count."""
+        html = self.source / "html" / "list.json"
+        html.parent.mkdir()
+        html.write_text("<html>")
+        large = self.source / "large" / "list.json"
+        write_list(large, "cidr", *["192.0.2.0/24"] * 100)
+        with capturedLogs() as logs:
+            self.clock.pump([30.0, 30.0])
         self.assertEqual(self.listed("big.example"), "hosts")
-        self.assertIn("it is no JSON (and 1 more)", self.files.trouble())
-        (self.source / "html" / "list.json").unlink()
-        (self.source / "large" / "list.json").unlink()
+        troubles = [
+            f"{html} is no warninglist: it is no JSON",
+            f"{large} is no warninglist: more than 1,000 bytes",
+        ]
+        self.assertEqual(self.files.trouble(), "; ".join(troubles))
+        self.assertEqual([one["trouble"] for one in logs if "trouble" in one], troubles)
+        html.unlink()
+        os.mkfifo(html)
+        large.unlink()
+        self.clock.advance(30)
+        self.assertEqual(self.files.trouble(), f"{html} is no warninglist: it is no regular file")
+        html.unlink()
         self.clock.advance(30)
         self.assertEqual(self.files.trouble(), "")
+
+    def test_many_broken(self) -> None:
+        """Of very many that are no lists, it is told how many more there are."""
+        for number in range(MAX_TOLD + 5):
+            write_list(self.source / f"no{number:03}" / "list.json", "none")
+        self.clock.advance(30)
+        self.assertEqual(self.listed("big.example"), "hosts")
+        self.assertIn(f"no{MAX_TOLD - 1:03}", self.files.trouble())
+        self.assertNotIn(f"no{MAX_TOLD:03}", self.files.trouble())
+        self.assertTrue(self.files.trouble().endswith("; and 5 more are no warninglists"))
+
+    def test_too_many(self) -> None:
+        """Files beyond the limit are left out, and that is told."""
+        files = ListFiles(
+            paths=[self.source],
+            directory=self.home / "few",
+            children=self.working,
+            clock=self.clock,
+            in_thread=at_once,
+            now=lambda: 0.0,
+            max_files=1,
+        )
+        files.startService()
+        self.addCleanup(files.stopService)
+        self.assertEqual(files.trouble(), "1 warninglists beyond max_lists = 1 are left out")
+        self.assertTrue(files.lists.listed("net.name", "big.example"))
+
+    def test_looked_at(self) -> None:
+        """What is wrong with lists is told without a daemon, too."""
+
+        def broken(path: Path, max_files: int = 10) -> list[str]:
+            return broken_lists(path, max_bytes=1000, max_files=max_files)
+
+        self.assertEqual(broken(self.source), [])
+        self.assertEqual(broken(self.source / "hosts" / "list.json"), [])
+        bad = self.source / "words" / "list.json"
+        bad.write_text("{}")
+        self.assertEqual(
+            broken(self.source), [f"{bad} is no warninglist: name: a text was expected"]
+        )
+        self.assertIn("1 warninglists beyond", broken(self.source, 1)[0])
+        (self.home / "empty").mkdir()
+        self.assertIn("has no warninglist in it", broken(self.home / "empty")[0])
+        self.assertIn("No such file", broken(self.home / "none")[0])
 
     def test_build_failed(self) -> None:
         """A build that failed is told, the last lists serve, and it is tried again later."""

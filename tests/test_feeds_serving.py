@@ -129,7 +129,10 @@ class FeedsCase(SynchronousTestCase):
     Feeds, a provider, and a clock.
 
     :ivar ago: how long before now by the clock the wall clock is.
+    :ivar lists_trouble: what is wrong with files of warninglists.
     """
+
+    lists_trouble = ""
 
     def setUp(self) -> None:
         """A directory."""
@@ -176,6 +179,7 @@ class FeedsCase(SynchronousTestCase):
             clock=self.clock,
             in_thread=at_once,
             now=self.clock.seconds,
+            lists_trouble=lambda: self.lists_trouble,
         )
         feeds.startService()
         self.addCleanup(lambda: feeds.running and self.successResultOf(feeds.stopService()))
@@ -228,6 +232,14 @@ class ServingTests(FeedsCase):
         self.assertFalse(feeds.has_nothing(type="email.header.to", value=["a@b.example"]))
         self.assertEqual((feeds.away, feeds.trouble(), feeds.loading()), ((), "", False))
         self.assertEqual(feeds.describe(), "1 of 1 feeds, 2 records")
+
+    def test_lists(self) -> None:
+        """What is wrong with files of warninglists is told with what is wrong with feeds."""
+        self.lists_trouble = "a is no warninglist"
+        self.answers(500)
+        feeds = self.start(feed())
+        self.look(10)
+        self.assertEqual(feeds.trouble(), "mine: it answered 500; a is no warninglist")
 
     def test_first_failure(self) -> None:
         """One that never came is away; whoever wants it asks again soon, then less often."""

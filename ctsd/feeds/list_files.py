@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from ctsd.feeds.children import Children
 from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds, look_of
 from ctsd.feeds.key_store import clear_directory, key_label
-from ctsd.feeds.list_work import ASIDE, Aside, read_aside
+from ctsd.feeds.list_work import ASIDE, Aside, read_aside, read_list
 from ctsd.feeds.small_lists import built_in
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists, every_domain
 
@@ -34,6 +34,9 @@ LIST_NAME: Final = "list.json"
 #: The largest list, and how many lists there may be, where nobody says otherwise.
 MAX_BYTES: Final = 64 << 20
 MAX_FILES: Final = 1000
+
+#: So many files that are no lists are told one by one.
+MAX_TOLD: Final = 20
 
 #: How long after an index could not be built it is tried again.
 RETRY_SECS: Final = 600.0
@@ -88,7 +91,8 @@ class ListFiles(Service):
         self._served = ""
         self._clock = clock
         self._not_before = -math.inf
-        self._trouble = ""
+        self._left_out: list[str] = []
+        self._troubles: tuple[str, ...] = ()
         self._loop = LoopingCall(self._turn)
         self._loop.clock = clock
         self._looking: Deferred[None] | None = None
@@ -115,7 +119,7 @@ class ListFiles(Service):
 
     def trouble(self) -> str:
         """What is wrong with the files, for operators; empty when nothing is."""
-        return self._trouble
+        return "; ".join(self._troubles)
 
     def _turn(self) -> Deferred[None]:
         self._looking = Deferred.fromCoroutine(self._look()).addErrback(self._fault)
@@ -145,19 +149,14 @@ class ListFiles(Service):
         except OSError as error:
             self._tell(f"the warninglists can't be read: {error}")
             return
-        if aside.failed:
-            path, why = next(iter(aside.failed.items()))
-            more = f" (and {len(aside.failed) - 1} more)" if len(aside.failed) > 1 else ""
-            self._tell(f"{path} is no warninglist: {why}{more}")
-        else:
-            self._tell("")
+        self._tell(*self._left_out, *told_of(aside.failed))
 
     def _files(self) -> tuple[list[str], str]:
         """The paths of all lists, and all that they are, in one text."""
         found = list(map(str, _all_files(self._paths)))
-        if len(found) > self._max_files:
-            self._log.error("Warninglists beyond {count} are left out", count=self._max_files)
-            found = found[: self._max_files]
+        beyond = len(found) - self._max_files
+        self._left_out = [_too_many(beyond, self._max_files)] if beyond > 0 else []
+        found = found[: self._max_files]
         digest = hashlib.blake2b(key_label().encode(), digest_size=16)
         for path in found:
             look = look_of(Path(path))
@@ -197,11 +196,45 @@ class ListFiles(Service):
         )
         return True
 
-    def _tell(self, trouble: str) -> None:
-        """Note what is wrong, and say so once."""
-        if trouble and trouble != self._trouble:
-            self._log.error("{trouble}", trouble=trouble)
-        self._trouble = trouble
+    def _tell(self, *troubles: str) -> None:
+        """Note all that is wrong, and say so once."""
+        for trouble in troubles:
+            if trouble not in self._troubles:
+                self._log.error("{trouble}", trouble=trouble)
+        self._troubles = troubles
+
+
+def _too_many(beyond: int, max_files: int) -> str:
+    return f"{beyond:,} warninglists beyond max_lists = {max_files:,} are left out"
+
+
+def told_of(failed: Mapping[str, str]) -> list[str]:
+    """
+    What to say of files that are no lists, each by itself; of very many, how many more there are.
+
+    :param failed: by a file's path, why it is none.
+    """
+    told = [f"{path} is no warninglist: {why}" for path, why in failed.items()]
+    more = len(told) - MAX_TOLD
+    return [*told[:MAX_TOLD], f"and {more:,} more are no warninglists"] if more > 0 else told
+
+
+def broken_lists(path: Path, *, max_bytes: int, max_files: int) -> list[str]:
+    """
+    What is wrong with a list, or a directory of lists, as L{told_of} says it; nothing when all
+    can be read. Blocks, and reads all of it.
+    """
+    found = _all_files([path])
+    if not found:
+        return [f"{path} has no warninglist in it: expected {LIST_NAME}, or <name>/{LIST_NAME}"]
+    failed: dict[str, str] = {}
+    for each in found[:max_files]:
+        try:
+            read_list(each, max_bytes)
+        except ValueError as error:
+            failed[str(each)] = str(error)
+    beyond = len(found) - max_files
+    return [*([_too_many(beyond, max_files)] if beyond > 0 else []), *told_of(failed)]
 
 
 def _all_files(paths: Iterable[Path]) -> list[Path]:

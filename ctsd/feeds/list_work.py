@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,10 +78,9 @@ class _Reading:
         """The entries that can be indexed; the other lists are C{patterns}."""
         for path in self.files:
             try:
-                listed = read_warninglist(_read(Path(path), self.max_bytes))
-            except (OSError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) else str(error)
-                self.failed[path] = why or "it can't be read"
+                listed = read_list(Path(path), self.max_bytes)
+            except ValueError as error:
+                self.failed[path] = str(error)
                 continue
             self.lists += 1
             if is_indexed(listed):
@@ -89,12 +89,23 @@ class _Reading:
                 self.patterns.append(listed)
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(max_bytes + 1)
+def read_list(path: Path, max_bytes: int) -> Warninglist:
+    """
+    The list in a file.
+
+    :param max_bytes: of the file.
+    :raises ValueError: it is none, or can't be read; the message says why.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or "it can't be read") from error
     if len(data) > max_bytes:
         raise ValueError(f"more than {max_bytes:,} bytes")
-    return data
+    return read_warninglist(data)
 
 
 def write_aside(directory: Path, aside: Aside) -> None:
