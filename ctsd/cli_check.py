@@ -28,7 +28,7 @@ from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IFeeds, IRecords, IThreats
+from ctsd.interfaces import IFeeds, IRecords
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Indexed, Matches
@@ -112,28 +112,6 @@ class _KeptRecords:
             index.close()
 
 
-@implementer(IThreats)
-@frozen(kw_only=True)
-class _KeptThreats(_KeptRecords):
-    """Says what the daemon's index of the local database holds."""
-
-    limits: LookupLimits = field(factory=LookupLimits)
-
-    def find_within(
-        self,
-        *,
-        derived: Iterable[Derived],
-        limit: int,
-        wanted: Callable[[Indexed], bool] | None = None,
-    ) -> Matches:
-        """Nothing is searched here."""
-        raise SearchLater(1.0, "nothing is loaded")
-
-    def is_empty(self) -> bool:
-        """Nothing is searched here."""
-        return False
-
-
 def _started(catalogue: Catalogue, settings: Settings) -> Started:
     """
     Searchers as they start, but for what the daemon alone keeps current.
@@ -158,8 +136,8 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
                 label=label_of(reading=reading.as_text()),
             )
 
-        def threats() -> IThreats:
-            return _KeptThreats(source=None, index=settings.threat_index)
+        def threats() -> IRecords:
+            return _KeptRecords(source=None, index=settings.threat_index)
 
         def feeds() -> IFeeds:
             if all(one.is_warninglist for one in on):
@@ -182,7 +160,6 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             feeds=feeds,
             feed=feed,
             described=described,
-            contents=lambda: Contents(in_thread=maybeDeferred),
         )
 
     return start_all(catalogue, setup_for)
