@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -345,14 +346,127 @@ class UpdateTests(DownloadsCase):
             self.downloads.copies("mine").lock().release()
 
     def test_bad_state(self) -> None:
-        """A state that makes no sense is told by its file's name, and nothing is overwritten."""
-        (self.directory / "mine").mkdir(parents=True)
+        """A state that can't be read is told by its file's name."""
         file = self.directory / "mine" / "feed.json"
-        for text in ("{", "[]", '{"copy": 1}', '{"tried": "x"}'):
-            file.write_text(text)
-            failure = self.failureResultOf(self.downloads.update(self.description), BadState)
-            self.assertIn(str(file), str(failure.value))
-            self.assertEqual(file.read_text(), text)
+        file.mkdir(parents=True)
+        failure = self.failureResultOf(self.downloads.update(self.description), BadState)
+        self.assertIn(str(file), str(failure.value))
+
+
+class MendTests(DownloadsCase):
+    """A state that was cut off, or makes no sense."""
+
+    def damage(self, text: str = "{") -> None:
+        """Have the state be this, written now."""
+        file = self.directory / "mine" / "feed.json"
+        file.write_text(text)
+        os.utime(file, (self.now, self.now))
+
+    def date_copies(self) -> None:
+        """Have the copies that came just now be of now."""
+        for path in (self.directory / "mine").glob("data-*"):
+            if path.stat().st_mtime < NOW:
+                os.utime(path, (self.now, self.now))
+
+    def test_no_copy(self) -> None:
+        """It is kept aside, one of them; the provider is asked when its interval is over."""
+        (self.directory / "mine").mkdir(parents=True)
+        for text in ("{", "", "[]", '{"copy": 1}', '{"tried": "x"}', "x" * 100_000):
+            self.damage(text)
+            with capturedLogs() as logs:
+                self.failureResultOf(self.downloads.update(self.description), TooEarly)
+            self.assertEqual([one["log_level"].name for one in logs], ["error"])
+            self.assertEqual(self.files(), ["feed.json.broken"])
+            kept = (self.directory / "mine" / "feed.json.broken").read_text()
+            self.assertEqual(kept, text[:65536])
+            self.assertEqual(self.copies.state(), FeedState(tried=self.now))
+        self.now += 601
+        self.answer()
+        self.assertEqual(self.update().error, "")
+        self.assertEqual(self.served(), GOOD)
+        self.assertIn("feed.json.broken", self.files())
+
+    def test_copy(self) -> None:
+        """The last good copy stays the good one, as old as its file."""
+        self.answer()
+        before = self.update().copy
+        assert before is not None
+        self.date_copies()
+        self.now += 7000
+        self.damage()
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        copy = self.copies.state().copy
+        assert copy is not None
+        self.assertEqual(copy, evolve(before, url="", source=""))
+        self.assertEqual(self.served(), GOOD)
+
+    def test_refused_copy(self) -> None:
+        """One that was refused is not taken for a good one."""
+        self.answer()
+        self.update()
+        self.date_copies()
+        self.now += 3600
+        self.answer(body=GOOD[:100])
+        self.assertIn("not taken", self.update().error)
+        self.date_copies()
+        self.assertEqual(len(self.files()), 2)
+        self.damage()
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        self.assertEqual(self.served(), GOOD)
+
+    def test_nothing_good(self) -> None:
+        """One that guards refuse, or that is not whole, is none."""
+        self.answer(body=b"<html>")
+        self.update()
+        self.damage()
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        self.assertEqual(self.copies.state().copy, None)
+        self.now += 3600
+        self.answer()
+        self.update()
+        (name,) = (one for one in self.files() if one.startswith("data"))
+        (self.directory / "mine" / name).write_bytes(GOOD[:-50])
+        self.damage()
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        self.assertEqual((self.copies.state().copy, self.files()), (None, ["feed.json.broken"]))
+
+    def test_nobody_could_look(self) -> None:
+        """Then nothing is touched, and another try may."""
+        self.answer()
+        self.update()
+        self.damage()
+
+        async def examine(*_: Any, **__: Any) -> Counts:
+            raise BuildFailed("no memory")
+
+        broken = self.make(examine=examine)
+        failure = self.failureResultOf(broken.update(self.description), BadState)
+        self.assertIn("no memory", str(failure.value))
+        self.assertEqual((self.directory / "mine" / "feed.json").read_text(), "{")
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        self.assertEqual(self.served(), GOOD)
+
+    def test_brought(self) -> None:
+        """A file that somebody brings goes through the same."""
+        self.answer()
+        self.update()
+        self.damage()
+        file = self.directory / "list"
+        file.write_bytes(GOOD[:100])
+        self.assertIn("records after 100", self.successResultOf(self.bring(file)).error)
+        self.assertEqual(self.served(), GOOD)
+
+    def test_crash(self) -> None:
+        """At any step: the provider's interval is kept, and the good copy stays."""
+        self.answer()
+        self.update()
+        for steps in range(12):
+            self.damage()
+            dying = self.make(disk=DyingDisk(steps))
+            with contextlib.suppress(Killed):
+                dying.update(self.description).addErrback(lambda why: why.trap(TooEarly, Killed))
+            self.failureResultOf(self.downloads.update(self.description), TooEarly)
+            self.assertEqual(self.served(), GOOD)
 
 
 class IntervalTests(DownloadsCase):
@@ -923,19 +1037,36 @@ class UpdatesTests(DownloadsCase):
 
     def test_bad_state(self) -> None:
         """It is told, once, and nobody is asked until it is put right."""
-        (self.directory / "mine").mkdir(parents=True)
         file = self.directory / "mine" / "feed.json"
-        file.write_text("{")
+        file.mkdir(parents=True)
         with capturedLogs() as logs:
             self.updates.startService()
             self.advance(100)
         self.assertEqual(len(logs), 1)
         self.assertIn("feed.json", self.updates.progress()[0].trouble)
-        file.unlink()
+        file.rmdir()
         self.answer()
         self.advance(LOOK_SECS)
         self.assertEqual(self.updates.progress()[0].trouble, "")
         self.assertEqual(self.taken, [("mine", 100)])
+
+    def test_broken_state(self) -> None:
+        """It is begun anew at once; the provider is asked when its interval is over."""
+        self.answer()
+        self.updates.startService()
+        file = self.directory / "mine" / "feed.json"
+        self.advance(1000)
+        file.write_text("{")
+        os.utime(file, (self.now, self.now))
+        self.advance(LOOK_SECS)
+        self.assertEqual(self.updates.progress()[0].trouble, "")
+        self.assertIsNotNone(Copies(file.parent).state().copy)
+        self.advance(500)
+        self.assertEqual(len(self.provider.asked), 1)
+        self.answer(body=GOOD * 2)
+        self.advance(500)
+        self.assertEqual(len(self.provider.asked), 2)
+        self.assertEqual(self.taken[-1], ("mine", 200))
 
     def test_no_directory(self) -> None:
         """One that can't be read is told, and looked at again."""

@@ -241,6 +241,21 @@ class ServingTests(FeedsCase):
         self.look(10)
         self.assertEqual(feeds.trouble(), "mine: it answered 500; a is no warninglist")
 
+    def test_broken_state(self) -> None:
+        """What was indexed is searched after a restart, although the disk damaged the state."""
+        self.answers(b"203.0.113.1\n203.0.113.2\n")
+        feeds = self.start(feed())
+        self.look(4)
+        self.successResultOf(feeds.stopService())
+        (self.dir / "feeds" / "mine" / "feed.json").write_bytes(b"{")
+        for path in (self.dir / "feeds" / "mine").iterdir():
+            os.utime(path, (NOW, NOW))
+        feeds = self.start(feed())
+        self.look(10)
+        self.assertEqual(len(self.find(feeds, "203.0.113.1")), 1)
+        self.assertEqual((feeds.away, feeds.trouble()), ((), ""))
+        self.assertEqual((len(self.children.given), len(self.provider.asked)), (1, 1))
+
     def test_first_failure(self) -> None:
         """One that never came is away; whoever wants it asks again soon, then less often."""
         feeds = self.start(feed(title="Mine"))

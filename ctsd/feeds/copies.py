@@ -17,6 +17,8 @@ from attrs import evolve, frozen
 from ctsd.feeds.job import Refused
 
 _STATE: Final = "feed.json"
+_BROKEN: Final = "feed.json.broken"
+_DATA: Final = "data-"
 _LOCK: Final = "lock"
 _STATE_MAX_BYTES: Final = 65536
 _READ_BYTES: Final = 1 << 20
@@ -24,6 +26,10 @@ _READ_BYTES: Final = 1 << 20
 
 class BadState(Exception):
     """C{feed.json} is no state of a feed, or can't be read; the message names it."""
+
+
+class BrokenState(BadState):
+    """What is in C{feed.json} is no state: it was cut off, say. Who visits the feed begins anew."""
 
 
 class Busy(Exception):
@@ -147,6 +153,7 @@ class Copies:
         How it stands.
 
         :raises BadState: nobody can tell.
+        :raises BrokenState: nobody ever will.
         """
         path = self._directory / _STATE
         try:
@@ -159,7 +166,7 @@ class Copies:
         try:
             return msgspec.json.decode(data, type=FeedState)
         except msgspec.DecodeError as error:
-            raise BadState(f"{path} is no state of a feed: {error}") from error
+            raise BrokenState(f"{path} is no state of a feed: {error}") from error
 
     def mark(self) -> tuple[int, ...]:
         """What changes when the state does; nothing more can be told from it."""
@@ -202,11 +209,38 @@ class Copies:
         """
         if self.state().token > state.token:
             raise Busy("another node has taken it over")
+        self._put(state)
+        self._sweep(state)
+
+    def _put(self, state: FeedState) -> None:
         fresh = self._directory / (_STATE + ".part")
         self._disk.write(fresh, msgspec.json.encode(state))
         self._disk.rename(fresh, self._directory / _STATE)
         self._disk.sync(self._directory)
+
+    def left(self) -> tuple[float, list[Path]]:
+        """
+        What can be told of a feed whose state is broken.
+
+        :return: when the state was written last, which is not before its provider was asked last;
+            and the copies that there are, the oldest first.
+        """
+        files = [path for path in self._directory.iterdir() if path.name.startswith(_DATA)]
+        files.sort(key=lambda path: path.stat().st_mtime)
+        return (self._directory / _STATE).stat().st_mtime, files
+
+    def begin_anew(self, state: FeedState) -> Path:
+        """
+        Make this the state in place of a broken one, and remove the files that it does not name.
+
+        :return: where what was in the broken one is kept, until the next one is broken.
+        """
+        aside = self._directory / _BROKEN
+        with (self._directory / _STATE).open("rb") as opened:
+            self._disk.write(aside, opened.read(_STATE_MAX_BYTES))
+        self._put(state)
         self._sweep(state)
+        return aside
 
     def keep(self, part: Path, copy: Copy, state: FeedState) -> FeedState:
         """
@@ -216,7 +250,7 @@ class Copies:
         :param state: how things stand now, but for the copies.
         :return: how they stand then.
         """
-        copy = evolve(copy, file=f"data-{copy.sha256[:32]}")
+        copy = evolve(copy, file=name_of(copy.sha256))
         self._disk.rename(part, self._directory / copy.file)
         self._disk.sync(self._directory)
         if copy.reason:
@@ -247,9 +281,14 @@ class Copies:
     def _sweep(self, state: FeedState) -> None:
         named = {copy.file for copy in (state.copy, state.refused) if copy is not None}
         for path in self._directory.iterdir():
-            ours = path.name.startswith("data-") or path.name.endswith(".part")
+            ours = path.name.startswith(_DATA) or path.name.endswith(".part")
             if ours and path.name not in named:
                 self._disk.unlink(path)
+
+
+def name_of(sha256: str) -> str:
+    """What a copy is called."""
+    return f"{_DATA}{sha256[:32]}"
 
 
 def bring(source: BinaryIO, into: Path, *, max_bytes: int) -> tuple[int, str]:

@@ -13,6 +13,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
 from ctsd.feeds.layout import MISP
+from ctsd.feeds.mending import mend
 from ctsd.feeds.visit import Examine, Fetched, Steps, Visit
 from ctsd.interfaces import IOutbound
 from ctsd.remote import Download
@@ -70,7 +71,11 @@ class Downloads:
         :return: fires with how the feed stands then.
         :raises TooEarly: (L{ctsd.feeds.visit}) the provider may not be asked yet.
         """
-        return self._visit(description, lambda visit: visit.update(if_due=if_due, token=token))
+
+        def work(visit: Visit) -> Awaitable[FeedState]:
+            return visit.update(if_due=if_due, token=token)
+
+        return self._visit(description, work, token)
 
     def bring(self, description: Description, file: BinaryIO, *, name: str) -> Deferred[FeedState]:
         """
@@ -96,7 +101,10 @@ class Downloads:
         return self._visit(description, Visit.accept)
 
     def _visit(
-        self, description: Description, work: Callable[[Visit], Awaitable[FeedState]]
+        self,
+        description: Description,
+        work: Callable[[Visit], Awaitable[FeedState]],
+        token: int = 0,
     ) -> Deferred[FeedState]:
         async def visit() -> FeedState:
             copies = self.copies(description.name)
@@ -105,6 +113,14 @@ class Downloads:
             try:
                 # Who gives up while a thread takes the lock has it all the same.
                 await steps(lambda: locks.append(copies.lock()))
+                await mend(
+                    description,
+                    copies,
+                    examine=self._examine,
+                    steps=steps,
+                    now=self._now,
+                    token=token,
+                )
                 return await work(
                     Visit(
                         description,

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.feeds.copies import BadState, Busy, Copies, Copy, FeedState
+from ctsd.feeds.copies import BadState, BrokenState, Busy, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.job import InThread
@@ -54,6 +54,7 @@ class _Feed:
 
     :ivar mark: what its state was read at; None while it can't be read.
     :ivar not_before: by the clock: not while this process has a reason of its own to wait.
+    :ivar is_broken: whether its state is: whoever updates it begins anew.
     :ivar is_told: whether it was said that there is nothing of it.
     """
 
@@ -65,6 +66,7 @@ class _Feed:
     not_before: float = 0.0
     running: Deferred[Any] | None = None
     trouble: str = ""
+    is_broken: bool = False
     is_told: bool = False
 
 
@@ -200,6 +202,7 @@ class Updates(Service):
             return
         if isinstance(state, BadState):
             feed.mark = None
+            feed.is_broken = isinstance(state, BrokenState)
             if feed.trouble != str(state):
                 feed.trouble = str(state)
                 self._log.error(
@@ -207,15 +210,17 @@ class Updates(Service):
                 )
             return
         first, feed.mark = feed.mark is None, mark
-        feed.trouble = ""
+        feed.is_broken, feed.trouble = False, ""
         self._now_is(feed, state)
         if first and state.copy is not None:
             spread = min(SPREAD_SECS, feed.description.provider.every_secs / 10)
             feed.not_before = self._clock.seconds() + spread * self._chance()
 
     def _is_due(self, feed: _Feed) -> bool:
-        if feed.mark is None or self._clock.seconds() < feed.not_before:
+        if self._clock.seconds() < feed.not_before:
             return False
+        if feed.mark is None:
+            return feed.is_broken
         return is_due(feed.state, feed.description.provider, now=self._now())
 
     # -- updating
@@ -236,6 +241,9 @@ class Updates(Service):
         if isinstance(result, FeedState):
             feed.trouble = ""
             self._now_is(feed, result)
+        elif result.check(BadState):
+            feed.not_before = self._clock.seconds() + FAULT_SECS
+            feed.trouble = str(result.value)
         elif result.check(StoreError):
             feed.not_before = self._clock.seconds() + FAULT_SECS
             feed.trouble = "nobody can tell which node's turn it is: the store is away"
