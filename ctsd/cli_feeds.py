@@ -85,8 +85,8 @@ def _list(arguments: argparse.Namespace, settings: Settings, world: World) -> in
 def _row(description: Description, settings: Settings, now: float) -> tuple[str, ...]:
     file = description.provider.file
     if description.is_warninglist and file is not None:
-        told = broken_own_lists(settings, description)
-        return (description.name, "-", "-", "-", "-", "; ".join(["read where it is", *told]))
+        broken = broken_own_lists(settings, description)
+        return (description.name, "-", "-", "-", "-", "; ".join(["read where it is", *broken]))
     try:
         state = copies_of(settings, description.name).state()
     except BadState as error:
