@@ -44,14 +44,11 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
     remove.set_defaults(run=_remove)
 
 
-def _value(text: str) -> Allowed:
+def _value(text: str) -> tuple[str, str]:
     type, equals, value = text.partition("=")
     if not equals:
         raise CTSDError("expected TYPE=VALUE, e.g. net.name=example.com")
-    try:
-        return of_value(type, value)
-    except ValueError as error:
-        raise CTSDError(str(error)) from None
+    return type, value
 
 
 def _with_list(
@@ -66,7 +63,12 @@ def _with_list(
         store, close = world.open_store(settings, reactor)
         shared = cast(IShared, store)
         try:
-            return await work(AllowList(store=shared, holder=f"ctsd allow {os.getpid()}"), shared)
+            allow_list = AllowList(
+                store=shared,
+                holder=f"ctsd allow {os.getpid()}",
+                max_allowed=settings.matching.max_allowed,
+            )
+            return await work(allow_list, shared)
         except ValueError as error:
             raise CTSDError(str(error)) from None
         finally:
@@ -80,8 +82,12 @@ def _add(arguments: argparse.Namespace, settings: Settings, world: World) -> int
         until = expiry(arguments.until, now=world.now()) if arguments.until else None
     except ValueError as error:
         raise CTSDError(f"--until: {error}") from None
+    try:
+        value = of_value(*_value(arguments.value))
+    except ValueError as error:
+        raise CTSDError(str(error)) from None
     by = arguments.by or world.environ.get("SUDO_USER") or world.environ.get("USER", "")
-    entry = evolve(_value(arguments.value), until=until, why=arguments.why, by=by)
+    entry = evolve(value, until=until, why=arguments.why, by=by)
 
     async def add(allow_list: AllowList, shared: IShared) -> int:
         is_new = await allow_list.add(entry)
@@ -111,7 +117,9 @@ def _date(secs: float) -> str:
 
 
 def _remove(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
-    entry = _value(arguments.value)
+    # Not what may be added: an older version may have allowed more.
+    type, value = _value(arguments.value)
+    entry = Allowed(type=type, value=value)
 
     async def remove(allow_list: AllowList, shared: IShared) -> int:
         if not await allow_list.remove(entry):

@@ -58,6 +58,25 @@ class AllowTests(CommandCase):
         ):
             self.assertFails("allow", *given, told=told)
 
+    def test_remove_what_can_not_be_added(self) -> None:
+        """What an older version took can be removed, although it is refused now."""
+        data = (
+            b'[{"type": "net.name", "value": "co.uk"}, {"type": "net.cidr", "value": "0.0.0.0/0"}]'
+        )
+        self.successResultOf(self.store.put(key="allow-list", value=data, secs=1000.0))
+        self.assertEqual(self.succeed("allow", "remove", "net.cidr=0.0.0.0/0"), "removed\n")
+        self.assertEqual(self.succeed("allow", "remove", "net.name=CO.uk."), "removed\n")
+        self.assertEqual(self.succeed("allow", "list"), "")
+
+    def test_full(self) -> None:
+        """There are as many as the configuration says."""
+        with self.config.open("a") as opened:
+            opened.write("[matching]\nmax_allowed = 1\n")
+        self.succeed("allow", "add", "net.name=a.example")
+        self.assertFails(
+            "allow", "add", "net.name=b.example", told="matching.max_allowed is 1: remove one"
+        )
+
     def test_somebody_else(self) -> None:
         """While somebody else changes the list, nobody does."""
         self.successResultOf(self.store.lease(name="allow-list", holder="other", secs=30.0))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
@@ -15,7 +16,6 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import StoreError
-from ctsd.feeds import allowed
 from ctsd.feeds.allowed import Allowed, AllowedValues, AllowList, current, of_value
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.key_index import KeyIndex
@@ -311,10 +311,27 @@ class AllowListTests(SynchronousTestCase):
 
     def test_full(self) -> None:
         """There is a limit."""
-        self.patch(allowed, "MAX_ALLOWED", 1)
+        self.allow_list = AllowList(store=self.store, holder="one", max_allowed=1)
         self.result(self.allow_list.add(Allowed(type="net.name", value="a.example")))
         more = Allowed(type="net.name", value="b.example")
-        self.failureResultOf(ensureDeferred(self.allow_list.add(more)), ValueError)
+        failure = self.failureResultOf(ensureDeferred(self.allow_list.add(more)), ValueError)
+        self.assertIn("matching.max_allowed is 1", str(failure.value))
+
+    def test_remove_anything(self) -> None:
+        """What an older version has allowed can be removed, each by itself."""
+        entries = [
+            Allowed(type="net.name", value="co.uk"),
+            Allowed(type="net.cidr", value="0.0.0.0/0"),
+            Allowed(type="net.cidr", value="nonsense"),
+            Allowed(type="net.cidr", value="more nonsense"),
+            Allowed(type="net.nme", value="x"),
+        ]
+        data = json.dumps([asdict(each) for each in entries]).encode()
+        self.result(self.store.put(key="allow-list", value=data, secs=1000.0))
+        while entries:
+            entry = entries.pop(0)
+            self.assertTrue(self.result(self.allow_list.remove(entry)), entry)
+            self.assertEqual(self.result(self.allow_list.entries()), tuple(entries))
 
     def test_unreadable(self) -> None:
         """What another version has written is an error, and not an empty list."""

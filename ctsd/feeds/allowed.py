@@ -24,12 +24,15 @@ from ctsd.plausible import expected
 KEY: Final = "allow-list"
 _KEPT_SECS: Final = 20 * 365 * 86400.0
 
-#: The longest list.
+#: The longest list, where nobody says otherwise.
 MAX_ALLOWED: Final = 10_000
 
 #: No wider range is allowed whole.
 MIN_PREFIX: Final = 8
 MIN_PREFIX_V6: Final = 16
+
+#: What L{stored} says of a value that is none.
+_NOTHING: Final = ((), None)
 
 #: While one is changed, nobody else changes it.
 _LEASE: Final = "allow-list"
@@ -66,7 +69,7 @@ def of_value(type: str, value: str) -> Allowed:
     """
     if SHAPES.get(type) is not Shape.STRING or type in (PASSWORD, FILE):
         raise ValueError(f"{type[:100]!a}: an artifact type whose values are texts was expected")
-    if stored(type, value) == ((), None):
+    if stored(type, value) == _NOTHING:
         raise ValueError(f"no value of {type}")
     if what := expected(type, value):
         raise ValueError(f"{type}: expected {what}")
@@ -100,8 +103,14 @@ def current(entries: Sequence[Allowed], now: float) -> tuple[Allowed, ...]:
 
 
 def is_same(one: Allowed, other: Allowed) -> bool:
-    """Whether two entries allow the same value."""
-    return stored(one.type, one.value) == stored(other.type, other.value)
+    """
+    Whether two entries allow the same value. Of what can't be allowed (any more), and stands in a
+    list all the same, one alone is the same: what is spelled as it is.
+    """
+    if (one.type, one.value) == (other.type, other.value):
+        return True
+    found = stored(one.type, one.value)
+    return found != _NOTHING and found == stored(other.type, other.value)
 
 
 class AllowedValues:
@@ -177,12 +186,14 @@ def allowed_values(data: bytes | None) -> AllowedValues:
 class AllowList:
     """The list in the store."""
 
-    def __init__(self, *, store: IShared, holder: str) -> None:
+    def __init__(self, *, store: IShared, holder: str, max_allowed: int = MAX_ALLOWED) -> None:
         """
         :param holder: who changes it, as in L{IShared.lease}.
+        :param max_allowed: the longest list.
         """
         self._store = store
         self._holder = holder
+        self._max_allowed = max_allowed
 
     async def entries(self) -> tuple[Allowed, ...]:
         """
@@ -213,8 +224,11 @@ class AllowList:
         async def change() -> bool:
             there = current(await self.entries(), self._store.now())
             kept = [each for each in there if not is_same(each, entry)]
-            if len(kept) >= MAX_ALLOWED:
-                raise ValueError(f"there are {MAX_ALLOWED:,} entries, and can be no more")
+            if len(kept) >= self._max_allowed:
+                raise ValueError(
+                    f"{len(kept):,} values are allowed, and matching.max_allowed is"
+                    f" {self._max_allowed:,}: remove one, or raise it"
+                )
             await self._write([*kept, entry])
             return len(kept) == len(there)
 
@@ -224,6 +238,8 @@ class AllowList:
         """
         Allow a value no more.
 
+        :param entry: whatever its type and its value are: what could be allowed once can be
+            removed.
         :return: whether it was allowed.
         :raises ctsd.errors.StoreError: it can't be written.
         :raises ValueError: somebody else changes the list right now.
