@@ -38,6 +38,9 @@ class Matching:
         checks.whole(1, 1024 * _MIB), "A larger file is no warninglist", default=64 * _MIB
     )
     max_lists: int = _count("So many warninglists are taken from files", 1000)
+    max_allowed: int = _key(
+        checks.whole(1, 100_000), "So many values can stand in the allow list", default=10_000
+    )
     max_counted: int = _count(
         "So many records of a feed are looked at to count those that are not shown", 200
     )

@@ -10,6 +10,7 @@ from ctsd import config
 from ctsd.config import Settings
 from ctsd.errors import ConfigError
 from ctsd.feeding import content_limits, lookup_limits
+from ctsd.feeds.allowed import MAX_ALLOWED
 from ctsd.feeds.contents import Limits
 from ctsd.feeds.indicators import MAX_COUNTED
 from ctsd.feeds.list_files import MAX_BYTES, MAX_FILES
@@ -33,6 +34,7 @@ class MatchingSettingsTests(SynchronousTestCase):
         self.assertEqual(settings.matching.max_counted, MAX_COUNTED)
         self.assertEqual(settings.matching.max_list_bytes, MAX_BYTES)
         self.assertEqual(settings.matching.max_lists, MAX_FILES)
+        self.assertEqual(settings.matching.max_allowed, MAX_ALLOWED)
 
     def test_all(self) -> None:
         """Every key arrives."""
