@@ -24,6 +24,13 @@ from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
 
 
+def _names(given: Iterable[str] | str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        # As a sequence it would be told letter by letter.
+        return (given,) if given else ()
+    return tuple(given)
+
+
 @frozen
 class Found:
     """
@@ -34,7 +41,8 @@ class Found:
     :ivar more: how many further findings there are.
     :ivar at_least: whether C{more} is a lower bound.
     :ivar missing: the names of the sources that could not be asked, where the searcher stands for
-        several; it is then asked again in C{after_secs}, and its hits so far are shown at once.
+        several; it is then asked again in C{after_secs}, and its hits so far are shown at once. A
+        text is one name.
     :ivar suppressed: what was found and is no hit, as much of it as is kept with the scan;
         C{suppressed_more} counts the rest.
     """
@@ -42,7 +50,7 @@ class Found:
     hits: tuple[Hit | EncodedHit, ...] = ()
     more: int = 0
     at_least: bool = False
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = field(default=(), converter=_names)
     after_secs: float = 60.0
     suppressed: tuple[Suppressed, ...] = ()
     suppressed_more: int = 0

@@ -74,6 +74,18 @@ class LocalTests(SynchronousTestCase):
         self.assertEqual(outcome, Outcome(Ended.NOTHING, suppressed=(one,), suppressed_more=2))
         self.assertIs(self.ask(found, type=PASSWORD).outcome, NOTHING)
 
+    def test_missing(self) -> None:
+        """Sources that could not be asked are named; a text is one name, not its letters."""
+        for given, names in (
+            ("URLhaus", ("URLhaus",)),
+            (["URLhaus", "Mine"], ("URLhaus", "Mine")),
+            (("Mine",), ("Mine",)),
+        ):
+            outcome = self.ask(Found(missing=given)).outcome
+            self.assertEqual((outcome.ended, outcome.missing), (Ended.LATER, names))
+            self.assertEqual(outcome.reason, f"{', '.join(names)} can't be asked")
+        self.assertIs(self.ask(Found(missing="")).outcome, NOTHING)
+
     def test_later_and_failed(self) -> None:
         """A source that says later, or could not ask, has not answered."""
         later = self.ask(SearchLater(7, "loading")).outcome
@@ -139,7 +151,7 @@ class LocalTests(SynchronousTestCase):
         """ "Later" has to be a time from now; a reason need not be text."""
         for never in (float("nan"), float("inf"), -1):
             self.assertRaises(ValueError, SearchLater, never)
-        self.assertEqual(self.ask(SearchFailed(None)).outcome.reason, "None")  # type: ignore[arg-type]
+        self.assertEqual(self.ask(SearchFailed(None)).outcome.reason, "None")
 
     def test_supports_is_broken(self) -> None:
         """A searcher that can't say what it supports is asked nothing; that is told once."""
@@ -202,7 +214,7 @@ class RunnerTests(SynchronousTestCase):
         self.alone: list[Ask] = []
         self.runner = Runner(
             clock=self.clock,
-            threads=self.threads,  # type: ignore[arg-type]
+            threads=self.threads,
             run_alone=self.run_alone,
         )
 
@@ -259,7 +271,7 @@ class RunnerTests(SynchronousTestCase):
 
     def test_nameless_threat(self) -> None:
         """A threat needs a name; a number is one."""
-        searcher = Blocking(lambda *args, **kwargs: Blocking.store_threat_info(None, None, []))  # type: ignore[arg-type]
+        searcher = Blocking(lambda *args, **kwargs: Blocking.store_threat_info(None, None, []))
         answer = self.runner.ask(self.source(searcher), ask_about())
         self.threads.run()
         self.assertEqual(self.successResultOf(answer).outcome.reason, "broken: ValueError")
