@@ -151,7 +151,7 @@ class LocalTests(SynchronousTestCase):
         """ "Later" has to be a time from now; a reason need not be text."""
         for never in (float("nan"), float("inf"), -1):
             self.assertRaises(ValueError, SearchLater, never)
-        self.assertEqual(self.ask(SearchFailed(None)).outcome.reason, "None")
+        self.assertEqual(self.ask(SearchFailed(None)).outcome.reason, "None")  # type: ignore[arg-type]
 
     def test_supports_is_broken(self) -> None:
         """A searcher that can't say what it supports is asked nothing; that is told once."""
@@ -214,7 +214,7 @@ class RunnerTests(SynchronousTestCase):
         self.alone: list[Ask] = []
         self.runner = Runner(
             clock=self.clock,
-            threads=self.threads,
+            threads=self.threads,  # type: ignore[arg-type]
             run_alone=self.run_alone,
         )
 
@@ -271,7 +271,7 @@ class RunnerTests(SynchronousTestCase):
 
     def test_nameless_threat(self) -> None:
         """A threat needs a name; a number is one."""
-        searcher = Blocking(lambda *args, **kwargs: Blocking.store_threat_info(None, None, []))
+        searcher = Blocking(lambda *args, **kwargs: Blocking.store_threat_info(None, None, []))  # type: ignore[arg-type]
         answer = self.runner.ask(self.source(searcher), ask_about())
         self.threads.run()
         self.assertEqual(self.successResultOf(answer).outcome.reason, "broken: ValueError")
