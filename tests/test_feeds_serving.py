@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces import IFeeds
 from ctsd.model import Artifact
 from ctsd.records import CONTAINS, FeedMatches
+from ctsd.remote import Download
 from tests.test_feeds_download import Provider
 
 NOW = 1_800_000_000.0
@@ -269,6 +271,36 @@ class ServingTests(FeedsCase):
         self.look()
         self.assertEqual((feeds.away, feeds.retry_secs), (("Mine",), LATER_SECS))
         self.assertIn("mine: it answered 500", feeds.trouble())
+
+    def test_on_its_way(self) -> None:
+        """
+        Who waits for one asks again soon after it is asked for anew, while that lasts, and while it
+        is indexed; more rarely when that takes long.
+        """
+        self.answers(500)
+        feeds = self.start(feed())
+        self.look()
+        self.assertEqual(feeds.retry_secs, LATER_SECS)
+        self.look(40)
+        self.assertEqual(feeds.away, ("mine",))
+        self.assertTrue(SOON_SECS < feeds.retry_secs < 30, feeds.retry_secs)
+        waiting: Deferred[Any] = Deferred()
+        self.provider.answers = [waiting]
+        self.look(30)
+        self.assertEqual(len(self.provider.asked), 2)
+        self.assertEqual(feeds.retry_secs, SOON_SECS)
+        self.look(100)
+        self.assertTrue(SOON_SECS < feeds.retry_secs < 20, feeds.retry_secs)
+        self.children.waiting = Deferred()
+        body = b"203.0.113.1\n"
+        part = self.dir / "feeds" / "mine" / "new.part"
+        part.write_bytes(body)
+        waiting.callback(
+            Download(status=200, size=len(body), sha256=hashlib.sha256(body).hexdigest())
+        )
+        self.look()
+        self.assertEqual(len(self.children.given), 1)
+        self.assertEqual((feeds.loading(), feeds.retry_secs), (True, SOON_SECS))
 
     def test_not_required(self) -> None:
         """Nobody waits for one that is not required."""

@@ -261,6 +261,8 @@ class Feeds(Stands, Service):
         await self._swap()
         if self._updates is not None:
             await self._bring()
+        # What is indexed now, which may take long, is on its way.
+        self._stand()
         await self._indexing.catch_up(
             self._feeds, loaded=lambda: self._indicators.feeds, swap=self._swap
         )

@@ -15,10 +15,14 @@ from attrs import define, field, frozen
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.times import due_secs
 
-#: When a search that lacked feeds is made again: while one of them is on its way, and else.
-SOON_SECS: Final = 5.0
+#: When a search that lacked feeds is made again, at the earliest and at the latest.
+SOON_SECS: Final = 2.0
 LATER_SECS: Final = 60.0
+
+#: What is on its way for long is asked for more rarely: each time after so much of that time more.
+_LONGER: Final = 0.1
 
 #: Troubles that are told in one line.
 TOLD_TROUBLES: Final = 3
@@ -35,6 +39,8 @@ class Standing:
     :ivar stale: it is older than it should be; its hits say so.
     :ivar away: it can't be asked: never loaded, or too old.
     :ivar loading: it can't be asked only because it is being indexed, whatever its provider says.
+    :ivar comes_secs: in how long it may be there, while it is away: it is indexed, or its provider
+        is asked by then.
     :ivar trouble: what is wrong; empty when nothing is.
     """
 
@@ -46,6 +52,7 @@ class Standing:
     stale: bool = False
     away: bool = False
     loading: bool = False
+    comes_secs: float = LATER_SECS
     trouble: str = ""
 
 
@@ -105,6 +112,7 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
     age_secs = max(0.0, now - dated)
     too_old = age_secs > description.max_age_secs
     own_trouble = feed.misread or feed.trouble
+    loading = about is None and (not started or feed.copy is not None) and not own_trouble
     return Standing(
         name=description.name,
         title=description.title,
@@ -113,9 +121,27 @@ def standing_of(feed: KeptFeed, about: FeedAbout | None, *, now: float, started:
         dated=dated,
         stale=about is not None and age_secs > description.stale_secs,
         away=about is None or too_old,
-        loading=about is None and (not started or feed.copy is not None) and not own_trouble,
+        loading=loading,
+        comes_secs=SOON_SECS if loading else _comes_secs(feed, now=now),
         trouble=own_trouble or feed.state.error,
     )
+
+
+def _comes_secs(feed: KeptFeed, *, now: float) -> float:
+    """In how long there may be a copy of a feed."""
+    state, provider = feed.state, feed.description.provider
+    if feed.misread or feed.trouble:
+        return LATER_SECS
+    if feed.copy is None and not state.error:
+        return SOON_SECS  # nobody has failed to have it yet
+    if not provider.url:
+        return LATER_SECS
+    if state.due > now:
+        secs = due_secs(state, provider, now=now) + SOON_SECS
+    else:
+        # It is being asked: C{tried} was written before, C{due} will be when that is over.
+        secs = (now - state.tried) * _LONGER
+    return min(max(secs, SOON_SECS), LATER_SECS)
 
 
 def day_of(secs: float) -> str:
@@ -175,14 +201,13 @@ class Overview:
         cls, *, feeds: tuple[Standing, ...], lists: tuple[Standing, ...], hidden: Set[str]
     ) -> Overview:
         away = [one for one in feeds if one.away and one.required]
-        is_coming = any(one.loading or not (one.trouble or one.dated) for one in away)
         return cls(
             feeds=feeds,
             lists=lists,
             hidden=frozenset({one.name for one in feeds if one.away} | hidden),
             stale={one.name: day_of(one.dated) for one in feeds if one.stale and not one.away},
             away=tuple(one.title for one in away),
-            retry_secs=SOON_SECS if is_coming else LATER_SECS,
+            retry_secs=min((one.comes_secs for one in away), default=LATER_SECS),
         )
 
     def of_some(self, is_wanted: Callable[[str], bool]) -> Overview:
