@@ -1,4 +1,4 @@
-"""C{[matching]}: how much of an artifact is looked up in feeds, and how much of it is told."""
+"""C{[matching]}: how much of an artifact is looked up, and how much of it is told."""
 
 from __future__ import annotations
 
@@ -42,7 +42,23 @@ class Matching:
         checks.whole(1, 100_000), "So many values can stand in the allow list", default=10_000
     )
     max_counted: int = _count(
-        "So many records of a feed are looked at to count those that are not shown", 200
+        "So many records of a feed, or of the local database, are looked at to count those that"
+        " are not shown",
+        200,
+    )
+    max_occurrences: int = _count(
+        "So many threats of the local database that contain an artifact are looked at", 2000
+    )
+    max_derived: int = _count(
+        "So many threats of the local database are looked at that something else finds than the"
+        " whole artifact",
+        500,
+    )
+    max_passed_over: int = _key(
+        checks.whole(1, 100_000),
+        "So many threats of the local database are looked at as long as none of them is for the"
+        " service that asks; then a hit says that there may be others",
+        default=10_000,
     )
     max_suppressed: int = _count(
         "So many findings that are no hits are kept with a scan, of each searcher", 20, at_least=0

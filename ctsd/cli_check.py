@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography import x509
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -25,13 +27,14 @@ from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.file import described as told_of
 from ctsd.feeds.index import Index
 from ctsd.feeds.job import label_of, reference, source_of
+from ctsd.feeds.looking import Contents
 from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IFeeds, IRecords
+from ctsd.interfaces import IFeeds, IRecords, IThreats
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
-from ctsd.records import Indexed, Matches
+from ctsd.records import Derived, Indexed, LookupLimits, Matches
 from ctsd.scanning.failing import DIRECTORY, read_failing
 from ctsd.searcher import Parse, SearcherSetup, hook
 from ctsd.sources import feeds_on
@@ -112,6 +115,32 @@ class _KeptRecords:
             index.close()
 
 
+@implementer(IThreats)
+@frozen(kw_only=True)
+class _KeptThreats(_KeptRecords):
+    """Says what the daemon's index of the local database holds."""
+
+    limits: LookupLimits = field(factory=LookupLimits)
+
+    def find_within(
+        self,
+        *,
+        derived: Iterable[Derived],
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """Nothing is searched here."""
+        raise SearchLater(1.0, "nothing is loaded")
+
+    def is_empty(self) -> bool:
+        """Nothing is searched here."""
+        return False
+
+
+def _at_once(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return maybeDeferred(function, *args, **kwargs)
+
+
 def _started(catalogue: Catalogue, settings: Settings) -> Started:
     """
     Searchers as they start, but for what the daemon alone keeps current.
@@ -136,8 +165,8 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
                 label=label_of(reading=reading.as_text()),
             )
 
-        def threats() -> IRecords:
-            return _KeptRecords(source=None, index=settings.threat_index)
+        def threats() -> IThreats:
+            return _KeptThreats(source=None, index=settings.threat_index)
 
         def feeds() -> IFeeds:
             if all(one.is_warninglist for one in on):
@@ -160,6 +189,7 @@ def _started(catalogue: Catalogue, settings: Settings) -> Started:
             feeds=feeds,
             feed=feed,
             described=described,
+            contents=lambda: Contents(in_thread=_at_once),
         )
 
     return start_all(catalogue, setup_for)

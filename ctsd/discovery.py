@@ -8,7 +8,7 @@ C{searchers.path}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from ctsd._toml import KeyPath
 from ctsd.config import SearcherSettings, Settings
 from ctsd.errors import ConfigError, NotConfigured
 from ctsd.feed_searchers import FeedsArtifactSearch, FeedsTextArtifactSearch
-from ctsd.internal import InternalArtifactSearch
+from ctsd.internal import InternalArtifactSearch, InternalTextArtifactSearch
 from ctsd.model import ROOT_SERVICE
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup, name_of
 
@@ -50,12 +50,17 @@ _NOT_LISTED = "not listed under searchers.sync or .async"
 #: The searchers that are ctsd's own.
 BUILT_IN: tuple[type[BaseArtifactSearch], ...] = (
     InternalArtifactSearch,
+    InternalTextArtifactSearch,
     FeedsArtifactSearch,
     FeedsTextArtifactSearch,
 )
 
 #: What is on without being listed as soon as the configuration has a feed, and how.
 _WITH_FEEDS = {"feeds": "sync", "feeds_text": "async"}
+
+#: What is on without being listed where the local database is: it is a part of that, so it is
+#: asked in the same services.
+_WITH_INTERNAL = {"internal_text": "async"}
 
 # Keys of [searchers] that are no searcher's name.
 _RESERVED = frozenset({"sync", "async", "path"})
@@ -162,14 +167,14 @@ def discover(
     _check_names(settings, known)
     listed = _listed(settings, known)
     # Nobody needs to be told that what only feeds want is off while there is none.
-    others = known.keys() - listed - _WITH_FEEDS.keys()
+    others = known.keys() - listed - _WITH_FEEDS.keys() - _WITH_INTERNAL.keys()
     ordered = [*listed, *sorted(others)]
     found = [_configured(known[name], listed.get(name), settings) for name in ordered]
     found.sort(key=lambda one: not one.on)
     on = [one.name for one in found if one.on]
     services = {ROOT_SERVICE: tuple(on)}
     for name, service in settings.services.items():
-        services[name] = tuple(one for one in service.searchers if one in on)
+        services[name] = tuple(one for one in _with_texts(service.searchers) if one in on)
     return Catalogue(found=tuple(found), services=services)
 
 
@@ -211,11 +216,20 @@ def _listed(settings: Settings, known: dict[str, Found]) -> dict[str, str]:
         **dict.fromkeys(settings.searchers.sync, "sync"),
         **dict.fromkeys(settings.searchers.async_, "async"),
     }
+    more = _WITH_INTERNAL if "internal" in named else {}
     if settings.feeds:
-        named |= {
-            name: mode for name, mode in _WITH_FEEDS.items() if name in known and name not in named
-        }
+        more = {**more, **_WITH_FEEDS}
+    named |= {name: mode for name, mode in more.items() if name in known and name not in named}
     return dict(sorted(named.items(), key=lambda each: each[1] != "sync"))
+
+
+def _with_texts(names: Iterable[str]) -> Iterator[str]:
+    """A service's searchers, with what is asked along with the local database behind it."""
+    named = tuple(names)
+    for name in named:
+        yield name
+        if name == "internal":
+            yield from (one for one in _WITH_INTERNAL if one not in named)
 
 
 def _add(known: dict[str, Found], one: Found) -> None:

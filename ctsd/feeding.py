@@ -24,7 +24,7 @@ from ctsd.interfaces import IOutbound
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.limits import Limits
 from ctsd.outbound.outbound import Outbound
-from ctsd.records import LookupLimits
+from ctsd.records import IndexLimits, LookupLimits
 
 
 def outbound_limits(given: OutboundSettings) -> Limits:
@@ -73,6 +73,17 @@ def lookup_limits(settings: Settings) -> LookupLimits:
         max_recipients=settings.matching.max_recipients,
         max_suppressed=settings.matching.max_suppressed,
         tells_cut=settings.when_incomplete != "ignore",
+    )
+
+
+def index_limits(settings: Settings) -> IndexLimits:
+    """What bounds a search in an index that is not one of feeds, by C{[matching]}."""
+    given = settings.matching
+    return IndexLimits(
+        occurrences=given.max_occurrences,
+        counted=given.max_counted,
+        derived=given.max_derived,
+        passed_over=given.max_passed_over,
     )
 
 

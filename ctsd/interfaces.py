@@ -364,7 +364,8 @@ class IRecords(Interface):
         The records that match a value as protocol.md rules it. Records of one threat of the
         local database count once.
 
-        :param wanted: leaves out the records for which it is false.
+        :param wanted: leaves out the records for which it is false. When it leaves out very many,
+            not all are looked at: C{Matches.at_least} with nothing found.
         :raises SearchLater: nothing was ever loaded.
         """
 
@@ -379,6 +380,32 @@ class IRecords(Interface):
 
     def describe() -> str:
         """For people: rows, their date."""
+
+
+class IThreats(IRecords):
+    """
+    The local database, which has the normal forms and derived keys of feeds: what equals a value
+    comes first, then what contains it, then what derives from it (C{docs/matching.md}).
+    """
+
+    limits = Attribute("what bounds a search: L{ctsd.records.LookupLimits}")
+
+    def find_within(
+        *,
+        derived: Iterable[Derived],
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """
+        The threats that are found by what is within an artifact (L{IContents}), by their ids: the
+        hit of each says how.
+
+        :param wanted: see L{find}.
+        :raises SearchLater: as L{find}.
+        """
+
+    def is_empty() -> bool:
+        """Whether it is certain that nothing can be found. Costs next to nothing."""
 
 
 class IContents(Interface):

@@ -1,19 +1,20 @@
 """
-The local database as a searcher: one's own intelligence, and what other searchers found.
+The local database as searchers: one's own intelligence, and what other searchers found. C{internal}
+looks an artifact up, C{internal_text} what stands within a text or a message.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from ctsd.artifacts import SHAPES
-from ctsd.interfaces import IRecords
-from ctsd.model import FILE, JSON, PASSWORD
-from ctsd.records import Indexed
+from ctsd.answering import MAX_HITS, answer_of, some_recipients
+from ctsd.artifacts import SHAPES, derived
+from ctsd.interfaces import IThreats
+from ctsd.model import FILE, JSON, PASSWORD, Artifact
+from ctsd.records import Derived, Indexed, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
-
-#: More hits than these are counted, not shown.
-MAX_HITS = 10
+from ctsd.text_search import TextArtifactSearch
 
 
 class InternalArtifactSearch(BaseArtifactSearch):
@@ -28,7 +29,7 @@ class InternalArtifactSearch(BaseArtifactSearch):
     name = "internal"
     local = True
 
-    _threats: IRecords
+    _threats: IThreats
 
     def start(self, setup: SearcherSetup) -> None:
         """Get the local database's index."""
@@ -63,22 +64,96 @@ class InternalArtifactSearch(BaseArtifactSearch):
 
         :raises SearchLater: the index is not there yet, or can't be current.
         """
-        context: SearchContext = kwargs["context"]
-
-        def wanted(record: Indexed) -> bool:
-            scope, _, searcher = record.searcher.rpartition("/")
-            if scope and scope != context.scope:
-                return False
-            return record.source != context.source or searcher not in context.asked
-
+        limits = self._threats.limits
+        term, cut = some_recipients(artifact_type, search_term, limits.max_recipients)
         matches = self._threats.find(
-            type=artifact_type,
-            value=search_term,
-            limit=MAX_HITS,
-            wanted=wanted,
+            type=artifact_type, value=term, limit=MAX_HITS, wanted=_wanted_in(kwargs["context"])
         )
-        if not matches.records and not matches.more:
-            return None
-        return Found(
-            tuple([record.hit for record in matches.records]), matches.more, matches.at_least
-        )
+        return answer_of(matches, cut=cut, tells_cut=limits.tells_cut)
+
+
+class InternalTextArtifactSearch(TextArtifactSearch):
+    """
+    Finds the threats of the local database that something within an artifact finds.
+
+    What is wanted is what L{InternalArtifactSearch} wants; what that one shows in the same scan is
+    not shown again.
+    """
+
+    name = "internal_text"
+    beside = InternalArtifactSearch.name
+
+    _threats: IThreats
+
+    def start(self, setup: SearcherSetup) -> None:
+        """Get the local database's index."""
+        self._threats = setup.threats()
+        super().start(setup)
+
+    def loading(self) -> bool:
+        """Whether the index is not there yet."""
+        return self._threats.loading()
+
+    def is_empty(self) -> bool:
+        """Whether there is no threat."""
+        return self._threats.is_empty()
+
+    def has_none(self, derived: tuple[Derived, ...]) -> bool:
+        """Whether no threat is found by any of these, and all can be looked at."""
+        if not derived:
+            return True
+        matches = self._threats.find_within(derived=derived, limit=1)
+        return not matches.records and not matches.at_least
+
+    def look_up(
+        self, artifact: Artifact, within: Within, context: SearchContext | None
+    ) -> Found | None:
+        """
+        The threats that are found by what is within an artifact.
+
+        :raises SearchLater: the index is not there yet, or can't be current.
+        """
+        threats = self._threats
+        wanted = _wanted_in(context)
+        matches = threats.find_within(derived=within.derived, limit=MAX_HITS, wanted=wanted)
+        if matches.records and context is not None and self.beside in context.asked:
+            shown = self._shown(artifact, wanted)
+            if not shown.isdisjoint(record.threat_id for record in matches.records):
+                matches = threats.find_within(
+                    derived=within.derived,
+                    limit=MAX_HITS,
+                    wanted=lambda record: record.threat_id not in shown and wanted(record),
+                )
+        return answer_of(matches, cut=within.cut, tells_cut=threats.limits.tells_cut)
+
+    def _shown(self, artifact: Artifact, wanted: Callable[[Indexed], bool]) -> set[int]:
+        """The ids of the threats that the other searcher shows."""
+        asked = [one.artifact for one in derived(artifact)]
+        if InternalArtifactSearch.supports(artifact.type):
+            asked.append(artifact)
+        return {
+            record.threat_id
+            for one in asked
+            for record in self._threats.find(
+                type=one.type, value=one.value, limit=MAX_HITS, wanted=wanted
+            ).records
+        }
+
+
+def _wanted_in(context: SearchContext | None) -> Callable[[Indexed], bool]:
+    """
+    Which threats are for a search: see L{InternalArtifactSearch}.
+
+    :param context: None: all that are kept to no service.
+    """
+    scope, source, asked = "", b"", frozenset[str]()
+    if context is not None:
+        scope, source, asked = context.scope, context.source, context.asked
+
+    def wanted(record: Indexed) -> bool:
+        theirs, _, searcher = record.searcher.rpartition("/")
+        if theirs and theirs != scope:
+            return False
+        return record.source != source or searcher not in asked
+
+    return wanted

@@ -106,11 +106,9 @@ async def _ask_all(
 
 
 async def _ask(reactor: Any, runner: Runner, source: Source, ask: Ask) -> tuple[str, Answered]:
-    if not source.local:
-        return source.name, await runner.ask(source, ask)
     deadline = reactor.seconds() + LOADING_SECS
     while True:
-        answered = ask_local(source, ask)
+        answered = ask_local(source, ask) if source.local else await runner.ask(source, ask)
         later = answered.outcome.ended is Ended.LATER and source.loading()
         if not later or reactor.seconds() >= deadline:
             return source.name, answered

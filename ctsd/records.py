@@ -71,13 +71,34 @@ class Matches:
     What an index has on a value.
 
     :ivar records: at most as many as were asked for, in an order that only depends on the data.
-    :ivar more: how many further records match; exact up to the index's own scan limit.
-    :ivar at_least: whether C{more} is a lower bound.
+    :ivar more: how many further records match; exact up to the index's own limits
+        (L{IndexLimits}).
+    :ivar at_least: whether C{more} is a lower bound; with nothing found: not all was looked at,
+        and what was is not wanted.
     """
 
     records: tuple[Indexed, ...] = ()
     more: int = 0
     at_least: bool = False
+
+
+@frozen(kw_only=True)
+class IndexLimits:
+    """
+    What bounds a search of an index, which is made in the reactor.
+
+    :ivar occurrences: of a value within what is stored, so many are looked at, as long as
+        something is found.
+    :ivar counted: so many records are read to count those that are not shown.
+    :ivar derived: of what derived keys have found, so many records are looked at, as long as one
+        of them is wanted.
+    :ivar passed_over: so many occurrences, or records, are looked at when none of them is wanted.
+    """
+
+    occurrences: int = 2000
+    counted: int = 200
+    derived: int = 500
+    passed_over: int = 10_000
 
 
 #: What an index says of a value that nothing matches: one value, used everywhere.

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
-from ctsd.interfaces import IContents, IFeeds, IRecords, ISearcher
+from ctsd.interfaces import IContents, IFeeds, IRecords, ISearcher, IThreats
 from ctsd.model import JSON, Artifact, EncodedHit, File, Hit, Suppressed, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record
@@ -99,7 +99,7 @@ class SearcherSetup:
     base_dir: Path
     clock: IReactorTime
     _records: Callable[[Path, Parse, str], IRecords]
-    _threats: Callable[[], IRecords]
+    _threats: Callable[[], IThreats]
     _feeds: Callable[[], IFeeds] = field(default=_no_feeds)
     _feed: Callable[[str], IFeeds | None] = field(default=_no_feed)
     _described: Callable[[Path, str, str], IRecords] = field(default=_no_catalogue)
@@ -135,7 +135,7 @@ class SearcherSetup:
         """
         return self._feed(name)
 
-    def threats(self) -> IRecords:
+    def threats(self) -> IThreats:
         """The local database's index."""
         return self._threats()
 

@@ -4,9 +4,10 @@ The public face of ctsd for authors of searchers: everything a searcher needs, f
 See the README, "Write a searcher".
 """
 
+from ctsd.answering import answer_of
 from ctsd.errors import NotConfigured, SearchFailed, SearchLater
 from ctsd.feed_searchers import look_up
-from ctsd.interfaces import IFeeds, IRecords
+from ctsd.interfaces import IFeeds, IRecords, IThreats
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Suppressed, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
@@ -21,6 +22,7 @@ __all__ = [
     "Hit",
     "IFeeds",
     "IRecords",
+    "IThreats",
     "Indexed",
     "InternalArtifactSearch",
     "Matches",
@@ -33,6 +35,7 @@ __all__ = [
     "SearcherSetup",
     "Suppressed",
     "Threat",
+    "answer_of",
     "ip",
     "lat_lng",
     "look_up",

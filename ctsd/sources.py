@@ -19,6 +19,7 @@ from ctsd.discovery import Catalogue, Found, start_all
 from ctsd.errors import NotConfigured
 from ctsd.feeding import (
     content_limits,
+    index_limits,
     lookup_limits,
     make_downloads,
     make_outbound,
@@ -41,7 +42,7 @@ from ctsd.feeds.threats import ThreatIndex
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
-from ctsd.interfaces import IFeeds, IRecords
+from ctsd.interfaces import IFeeds, IRecords, IThreats
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Source
 from ctsd.searcher import Parse, SearcherSetup
@@ -159,7 +160,7 @@ def start_sources(
         lists = screeners[0] if screeners else built_in_lists
         return lists.is_shared_host(host)
 
-    def threats() -> IRecords:
+    def threats() -> IThreats:
         if not local:
             reader = choose.threat_reader(
                 url=settings.store.url,
@@ -177,6 +178,8 @@ def start_sources(
                 build=build,
                 in_thread=in_thread,
                 is_shared_host=is_shared_host,
+                limits=lookup_limits(settings),
+                index_limits=index_limits(settings),
             )
             index.setServiceParent(indexes)
             local.append(index)
@@ -264,6 +267,7 @@ def start_sources(
                 build=build,
                 in_thread=in_thread,
                 now=store.now,
+                limits=index_limits(settings),
             )
             file.setServiceParent(indexes)
             return file

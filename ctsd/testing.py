@@ -11,16 +11,14 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from ctsd import artifacts
-from ctsd.errors import CTSDError, NoSuchScan, NoSuchService, SearchLater
-from ctsd.interfaces import IRecords, IScans, IStatus
-from ctsd.model import JSON, ROOT_SERVICE, Artifact, EncodedHit, ScanView
-from ctsd.records import NO_MATCHES, Indexed, Matches, Record
+from ctsd.errors import CTSDError, NoSuchScan, NoSuchService
+from ctsd.interfaces import IScans, IStatus
+from ctsd.memory_records import MemoryRecords, MemoryThreats
+from ctsd.model import ROOT_SERVICE, Artifact, EncodedHit, ScanView
 from ctsd.states import SearcherState, SearchState
-from ctsd.stored import indexed
 from ctsd.wire import encode_hit
 
-__all__ = ["A_HIT", "FakeScans", "FakeStatus", "MemoryRecords", "encode_hit"]
+__all__ = ["A_HIT", "FakeScans", "FakeStatus", "MemoryRecords", "MemoryThreats", "encode_hit"]
 
 #: A hit as L{ctsd.wire} encodes it.
 A_HIT = EncodedHit(b'{"props":[{"type":"string","name":"campaign","value":"X"}]}')
@@ -153,68 +151,3 @@ class FakeStatus:
             return fail(self.broken)
         known = self.known.get((service, scan_id))
         return fail(NoSuchScan(scan_id)) if known is None else succeed(known)
-
-
-@implementer(IRecords)
-@define(kw_only=True)
-class MemoryRecords:
-    """
-    A plain list of records, searched one after the other.
-
-    :ivar records: those of one threat of the local database in a row, threats by ascending id.
-    :ivar now: what expiries are compared with.
-    :ivar later: not empty: nothing was loaded yet, for this reason.
-    :ivar wrong: what L{trouble} says.
-    """
-
-    records: list[Record] = field(factory=list)
-    now: Callable[[], float] = lambda: 0.0
-    later: str = ""
-    wrong: str = ""
-
-    def find(
-        self,
-        *,
-        type: str,
-        value: JSON,
-        limit: int,
-        wanted: Callable[[Indexed], bool] | None = None,
-    ) -> Matches:
-        """See L{IRecords}."""
-        if self.later:
-            raise SearchLater(5, self.later)
-        now = self.now()
-        found = []
-        threats = set()
-        for record in self.records:
-            if (
-                record.type == type
-                and record.threat_id not in threats
-                and (record.expires is None or record.expires > now)
-                and artifacts.matches(type, value, record.value)
-            ):
-                one = indexed(record)
-                if wanted is not None and not wanted(one):
-                    continue
-                found.append(one)
-                if record.threat_id:
-                    threats.add(record.threat_id)
-        if not found:
-            return NO_MATCHES
-        return Matches(records=tuple(found[:limit]), more=max(len(found) - limit, 0))
-
-    def trouble(self) -> str:
-        """See L{IRecords}."""
-        return self.wrong
-
-    def loading(self) -> bool:
-        """See L{IRecords}."""
-        return bool(self.later) and not self.wrong
-
-    def failed(self) -> bool:
-        """See L{IRecords}."""
-        return bool(self.later) and bool(self.wrong)
-
-    def describe(self) -> str:
-        """See L{IRecords}."""
-        return f"{len(self.records):,} records"

@@ -11,7 +11,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from ctsd.searching import BaseArtifactSearch, Found, IFeeds, IRecords, SearcherSetup, look_up
+from ctsd.searching import (
+    BaseArtifactSearch,
+    Found,
+    IFeeds,
+    IRecords,
+    SearcherSetup,
+    answer_of,
+    look_up,
+)
 
 #: The feed, and its description in the catalogue.
 FEED: Final = "phishtank"
@@ -74,8 +82,4 @@ class PhishTankArtifactSearch(BaseArtifactSearch):
         if self._feed is not None:
             context = kwargs.get("context")
             return look_up(self._feed, artifact_type, search_term, context, tells_parts=False)
-        matches = self._records.find(type=artifact_type, value=search_term, limit=MAX_HITS)
-        if not matches.records and not matches.more:
-            return None
-        hits = tuple([record.hit for record in matches.records])
-        return Found(hits, matches.more, matches.at_least)
+        return answer_of(self._records.find(type=artifact_type, value=search_term, limit=MAX_HITS))

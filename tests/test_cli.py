@@ -115,7 +115,9 @@ class CheckTests(CommandCase):
     def test_good(self) -> None:
         """A good configuration: no error, and what would be on."""
         self.run_command("check")
-        self.assertIn(f"{self.config}: 0 errors, 1 warning; on: internal\n", self.out)
+        self.assertIn(
+            f"{self.config}: 0 errors, 1 warning; on: internal, internal_text\n", self.out
+        )
         self.assertIn("warning: searcher phishtank is off: not listed", self.err)
 
     def test_unknown_searcher(self) -> None:

@@ -455,22 +455,47 @@ class FeedsTests(SynchronousTestCase):
         (directory / "ctsd.toml").write_text(text)
         catalogue = discover(config.load(directory / "ctsd.toml", environ={}))
         self.found = {one.name for one in catalogue.found}
+        self.services = catalogue.services
         return catalogue.services[""]
 
     def test_with_feeds(self) -> None:
         """They need not be listed; what is asked at once comes first."""
         feed = "[feeds.urlhaus]\nenabled = true\n"
-        self.assertEqual(self.on(feed), ("internal", "feeds", "phishtank", "feeds_text"))
+        self.assertEqual(
+            self.on(feed), ("internal", "feeds", "phishtank", "internal_text", "feeds_text")
+        )
 
     def test_without(self) -> None:
         """Without a feed nobody hears of them."""
-        self.assertEqual(self.on(""), ("internal", "phishtank"))
-        self.assertEqual(self.found, {"internal", "phishtank"})
+        self.assertEqual(self.on(""), ("internal", "phishtank", "internal_text"))
+        self.assertEqual(self.found, {"internal", "phishtank", "internal_text"})
 
     def test_listed(self) -> None:
         """Who lists them has them where he wants them."""
         listed = "[searchers]\nsync = ['feeds', 'internal']\nasync = []\n[feeds.cins]\n"
-        self.assertEqual(self.on(listed), ("feeds", "internal", "feeds_text"))
+        self.assertEqual(self.on(listed), ("feeds", "internal", "internal_text", "feeds_text"))
+
+    def test_internal_in_a_service(self) -> None:
+        """Where the local database is asked, what is within texts is looked for in it, too."""
+        text = (
+            "[searchers]\nsync = ['internal']\nasync = ['phishtank', 'internal_text']\n"
+            "[services.a]\nsearchers = ['internal', 'phishtank']\n"
+            "[services.b]\nsearchers = ['internal_text', 'internal']\n"
+            "[services.c]\nsearchers = ['phishtank']\n"
+        )
+        for each in (text, text.replace(", 'internal_text']\n[services.a]", "]\n[services.a]")):
+            self.on(each)
+            self.assertEqual(
+                self.services,
+                {
+                    "": ("internal", "phishtank", "internal_text"),
+                    "a": ("internal", "internal_text", "phishtank"),
+                    "b": ("internal_text", "internal"),
+                    "c": ("phishtank",),
+                },
+            )
+        self.assertEqual(self.on("[searchers]\nsync = []\n"), ("phishtank",))
+        self.assertEqual(self.found, {"internal", "phishtank"})
 
     def test_service(self) -> None:
         """A service can have them alone."""

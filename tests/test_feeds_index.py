@@ -16,7 +16,7 @@ from ctsd.feeds.array_file import HEAD_BYTES, MAGIC, BadIndex, clear_scratch, sc
 from ctsd.feeds.index import About, Index
 from ctsd.feeds.writer import IndexWriter
 from ctsd.model import PASSWORD, Property
-from ctsd.records import NO_MATCHES, Record
+from ctsd.records import NO_MATCHES, IndexLimits, Matches, Record
 from ctsd.stored import indexed
 from ctsd.testing import MemoryRecords
 from tests.feeding import url
@@ -161,7 +161,7 @@ class IndexTests(SynchronousTestCase):
     def test_counts_what_it_does_not_show(self) -> None:
         """Beyond the limit matches are counted, up to the scan limit."""
         records = [url(f"http://host.example/{number}") for number in range(30)]
-        index = self.open(records, scan_limit=25)
+        index = self.open(records, limits=IndexLimits(occurrences=25))
         found = index.find(type="net.uri", value="/1", limit=2)
         self.assertIs(found, NO_MATCHES)
         found = index.find(type="net.uri", value="host.example/1", limit=2)
@@ -174,11 +174,11 @@ class IndexTests(SynchronousTestCase):
         records = [
             url(f"http://a.example{end}", f"{n}{end}") for n in range(5) for end in ("", "/")
         ]
-        index = self.open(records, scan_limit=7)
+        index = self.open(records, limits=IndexLimits(occurrences=7))
         found = index.find(type="net.uri", value="http://a.example", limit=2)
         self.assertEqual((len(found.records), found.at_least), (2, True))
         self.assertLess(found.more, 6)
-        whole = Index.open(self.path, now=lambda: 0.0, scan_limit=15)
+        whole = Index.open(self.path, now=lambda: 0.0, limits=IndexLimits(occurrences=15))
         self.addCleanup(whole.close)
         found = whole.find(type="net.uri", value="http://a.example", limit=2)
         self.assertEqual((len(found.records), found.more, found.at_least), (2, 8, False))
@@ -186,7 +186,7 @@ class IndexTests(SynchronousTestCase):
     def test_looks_on_while_all_is_unwanted(self) -> None:
         """A match is found however many others are left out before it."""
         records = [url("http://host.example/", f"{n}", threat_id=n + 1) for n in range(50)]
-        index = self.open(records, scan_limit=5, decode_limit=3)
+        index = self.open(records, limits=IndexLimits(occurrences=5, counted=3))
         self.assertEqual(
             self.names(index, "host.example", wanted=lambda each: each.name == "49"), ["49"]
         )
@@ -194,11 +194,37 @@ class IndexTests(SynchronousTestCase):
         found = index.find(type="net.uri", value="host.example", limit=1, wanted=lambda each: True)
         self.assertEqual((len(found.records), found.more, found.at_least), (1, 2, True))
 
+    def test_does_not_look_on_without_end(self) -> None:
+        """When very much is left out it is not looked further, and that is not told as nothing."""
+        records = [url("http://host.example/", f"{n}", threat_id=n + 1) for n in range(50)]
+        index = self.open(records, limits=IndexLimits(occurrences=5, passed_over=20))
+        asked: list[int] = []
+        for nth, shown in ((20, 1), (21, 0)):
+            asked.clear()
+            found = index.find(
+                type="net.uri",
+                value="host.example",
+                limit=1,
+                wanted=lambda each, nth=nth: not asked.append(each.threat_id) and len(asked) == nth,
+            )
+            self.assertEqual((len(found.records), len(asked), found.at_least), (shown, 20, True))
+        hidden = set(range(1, 51))
+        found = index.find(type="net.uri", value="host.example", limit=1, hidden=hidden)
+        self.assertEqual(found, Matches(at_least=True))
+        whole = Index.open(
+            self.path, now=lambda: 0.0, limits=IndexLimits(occurrences=5, passed_over=50)
+        )
+        self.addCleanup(whole.close)
+        nothing = whole.find(
+            type="net.uri", value="host.example", limit=1, wanted=lambda each: False
+        )
+        self.assertIs(nothing, NO_MATCHES)
+
     def test_order_depends_on_the_data_alone(self) -> None:
         """The same index gives the same matches, however many there are."""
         records = [url(f"http://host.example/{number % 7}", f"{number}") for number in range(60)]
-        index = self.open(records, scan_limit=20)
-        again = Index.open(self.path, now=lambda: 99.0, scan_limit=20)
+        index = self.open(records, limits=IndexLimits(occurrences=20))
+        again = Index.open(self.path, now=lambda: 99.0, limits=IndexLimits(occurrences=20))
         self.addCleanup(again.close)
         for term in ("host.example", "http://host.example/3"):
             self.assertEqual(

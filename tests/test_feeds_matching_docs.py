@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.feeds import lookups
 from ctsd.feeds.contents import Limits
 from ctsd.feeds.lookups import WIDEST_V4, WIDEST_V6
-from ctsd.records import LookupLimits
+from ctsd.records import IndexLimits, LookupLimits
 from tests.test_layers import ROOT
 
 DOCS = (ROOT / "docs" / "matching.md").read_text(encoding="utf-8")
@@ -38,6 +38,7 @@ class MatchingTests(SynchronousTestCase):
         lookup = LookupLimits()
         self.assertIn(f"an e-mail's recipients {lookup.max_recipients:,}.", DOCS)
         self.assertIn(f"Of one search {lookup.max_suppressed} are kept", DOCS)
+        self.assertIn(f"Where {IndexLimits().passed_over:,} were that all match", DOCS)
         self.assertEqual(limits.certificate_bytes, 1 << 20)
         self.assertIn("A certificate's file is read up to 1 MiB", DOCS)
         self.assertIn(f"wider than /{WIDEST_V4} (IPv6: /{WIDEST_V6})", DOCS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +16,12 @@ from ctsd.errors import SearchLater
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import IRecords
-from ctsd.model import Threat
-from ctsd.records import NO_MATCHES, Record
+from ctsd.interfaces import IRecords, IThreats
+from ctsd.model import Artifact, Threat
+from ctsd.records import NO_MATCHES, Derived, LookupLimits, Matches, Record
 from ctsd.store.memory import MemoryStore
 from ctsd.stored import indexed
-from ctsd.testing import MemoryRecords
+from ctsd.testing import MemoryRecords, MemoryThreats
 from tests import feeding
 from tests.feeding import Builder, at_once, dump, threat, write_source
 
@@ -168,6 +169,103 @@ class MemoryRecordsTests(RecordsSuite, SynchronousTestCase):
         return MemoryRecords(later="not yet")
 
 
+class ThreatsSuite(RecordsSuite):
+    """What every implementation of L{IThreats} does beside."""
+
+    def found(self, found: Matches) -> list[tuple[str, str]]:
+        """The names of what was found, and how."""
+        return [
+            (each.name, {one["name"]: one["value"] for one in props}.get("Matched", ""))
+            for each in found.records
+            for props in [json.loads(each.hit)["props"]]
+        ]
+
+    def test_threats(self) -> None:
+        """It is what the local searchers ask for."""
+        case = cast(Any, self)
+        case.names("net.ip", "1")
+        case.assertTrue(verifyObject(IThreats, self._records))
+        case.assertFalse(self._records.is_empty())
+        case.assertEqual(self._records.limits, LookupLimits())
+
+    def test_derived(self) -> None:
+        """What equals comes first, then what contains, then what derives; each threat once."""
+        case = cast(Any, self)
+        case.names("net.ip", "1")
+        for kind, value, wanted in (
+            (
+                "net.name",
+                "www.megastore.lu",
+                [("login", "URL on the host"), ("both", "URL on the host")],
+            ),
+            ("net.uri", "hxxp://www[.]megastore[.]lu/login", [("login", "")]),
+            ("net.uri", "https://www.megastore.lu/login", [("login", "URL but for its scheme")]),
+            ("net.cidr", "192.168.0.0/16", [("both", "part of the range")]),
+            ("net.uri", "http://192.168.1.1/x", [("both", "address in the URL")]),
+            ("net.name", "nothing.example", []),
+        ):
+            found = self._records.find(type=kind, value=value, limit=10)
+            case.assertEqual(self.found(found), wanted, (kind, value))
+        found = self._records.find(type="net.name", value="www.megastore.lu", limit=1)
+        case.assertEqual((len(found.records), found.more, found.at_least), (1, 1, False))
+
+    def test_within(self) -> None:
+        """What is within an artifact finds threats, the older first, each once, and says how."""
+        case = cast(Any, self)
+        case.names("net.ip", "1")
+
+        def find(*given: tuple[str, str], **more: Any) -> Matches:
+            derived = [Derived(Artifact(type, value), f"{value[:1]}") for type, value in given]
+            found: Matches = self._records.find_within(derived=derived, **{"limit": 10, **more})
+            return found
+
+        address, page = ("net.ip", "192.168.1.1"), ("net.uri", "http://www.megastore.lu/login")
+        case.assertEqual(self.found(find(address, page)), [("login", "h"), ("both", "1")])
+        on_it = ("net.uri", "http://192.168.1.1/")
+        case.assertEqual(self.found(find(on_it)), [("both", "address in the URL (h)")])
+        # Only a whole artifact finds what contains it, or what is on a host.
+        case.assertIs(find(("net.name", "www.megastore.lu"), ("net.ip", "192.168.1")), NO_MATCHES)
+        case.assertIs(find(), NO_MATCHES)
+        found = find(address, page, limit=1)
+        case.assertEqual((self.found(found), found.more), ([("login", "h")], 1))
+        found = find(address, page, wanted=lambda each: each.name != "login")
+        case.assertEqual((self.found(found), found.more), ([("both", "1")], 0))
+        short = ("net.uri", "https://a.example/short")
+        case.assertEqual(self.found(find(short)), [("short", "h")])
+        self.clock.advance(50.0)
+        case.assertIs(find(short), NO_MATCHES)
+
+    def test_within_never_loaded(self) -> None:
+        """Before anything is loaded the answer is "later", and it is not known to be empty."""
+        case = cast(Any, self)
+        self.clock = Clock()
+        records = case.never_loaded()
+        case.assertFalse(records.is_empty())
+        case.assertRaises(SearchLater, records.find_within, derived=(), limit=1)
+
+    def test_empty(self) -> None:
+        """Without a threat it is empty, and finds nothing."""
+        case = cast(Any, self)
+        self.clock = Clock()
+        records = case.fill(())
+        case.assertTrue(records.is_empty())
+        derived = (Derived(Artifact("net.ip", "192.168.1.1"), "x"),)
+        case.assertIs(records.find_within(derived=derived, limit=1), NO_MATCHES)
+        case.assertIs(records.find(type="net.ip", value="192.168.1.1", limit=1), NO_MATCHES)
+
+
+class MemoryThreatsTests(ThreatsSuite, SynchronousTestCase):
+    """The shipped fake of the local database."""
+
+    def fill(self, threats: Sequence[Threat]) -> IRecords:
+        """As a list."""
+        return MemoryThreats(records=_numbered(threats), now=self.clock.seconds)
+
+    def never_loaded(self) -> IRecords:
+        """With its switch."""
+        return MemoryThreats(later="not yet")
+
+
 class RecordsFileTests(RecordsSuite, SynchronousTestCase):
     """A file."""
 
@@ -209,7 +307,7 @@ class RecordsFileTests(RecordsSuite, SynchronousTestCase):
         return records
 
 
-class ThreatIndexTests(RecordsSuite, SynchronousTestCase):
+class ThreatIndexTests(ThreatsSuite, SynchronousTestCase):
     """The local database, all of it changed since its index was built."""
 
     rebuild_at = 2000
@@ -238,11 +336,13 @@ class ThreatIndexTests(RecordsSuite, SynchronousTestCase):
     def fill(self, threats: Sequence[Threat]) -> IRecords:
         """Seen by its poll."""
         records = self._make()
-        self.assertEqual(self.successResultOf(self.store.add(threats=threats[:5])), [1, 2, 3, 4, 5])
+        ids = self.successResultOf(self.store.add(threats=threats[:5]))
+        self.assertEqual(ids, list(range(1, len(threats[:5]) + 1)))
         records.startService()
         self.successResultOf(self.store.add(threats=threats[5:]))
         self.clock.advance(0.1)
-        self.assertIn(self.said, records.describe())
+        if threats:
+            self.assertIn(self.said, records.describe())
         return records
 
     def never_loaded(self) -> IRecords:

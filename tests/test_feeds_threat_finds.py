@@ -16,14 +16,13 @@ from publicsuffixlist import PublicSuffixList
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import artifacts
-from ctsd.feeds import threat_finds
 from ctsd.feeds.delta import MAX_GONE, Delta, records_of
 from ctsd.feeds.index import About, Index
 from ctsd.feeds.lookups import hashed
 from ctsd.feeds.threat_finds import ThreatFinds
 from ctsd.feeds.writer import IndexWriter
 from ctsd.model import Artifact, Threat
-from ctsd.records import Changes, Indexed, Matches, Record
+from ctsd.records import NO_MATCHES, Changes, Indexed, IndexLimits, Matches, Record
 from ctsd.shown import noted
 from ctsd.stored import indexed
 from tests import indicator_strategies
@@ -35,17 +34,25 @@ SHARED = frozenset({"mine.github.io", "192.0.3.1"})
 SUFFIXES = PublicSuffixList()
 
 
-def build(path: Path, threats: Sequence[Threat]) -> Index:
+def build(
+    path: Path,
+    threats: Sequence[Threat],
+    limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
+) -> Index:
     """An index file of threats, open."""
     with IndexWriter(path, now=lambda: NOW) as writer:
         for each in threats:
             for record in records_of(each):
                 writer.add(record)
         writer.publish(About())
-    return Index.open(path, now=lambda: NOW)
+    return Index.open(path, now=lambda: NOW, limits=limits)
 
 
-def finds(base: Index | None, changed: Sequence[Threat]) -> ThreatFinds:
+def finds(
+    base: Index | None,
+    changed: Sequence[Threat],
+    limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
+) -> ThreatFinds:
     """A search of a base and what has changed since."""
     delta = Delta()
     delta.apply(Changes(version=1, threats=tuple(changed), deleted=()))
@@ -55,6 +62,7 @@ def finds(base: Index | None, changed: Sequence[Threat]) -> ThreatFinds:
         now=NOW,
         registered=SUFFIXES.privatesuffix,
         is_shared=SHARED.__contains__,
+        limits=limits,
     )
 
 
@@ -167,16 +175,39 @@ class FindTests(SynchronousTestCase):
             self.assertEqual((found.more, found.at_least), (1, True))
 
     def test_looks_on_while_all_is_unwanted(self) -> None:
-        """What is wanted is found behind any number of others; then there may be more."""
-        self.patch(threat_finds, "MAX_LOOKED_AT", 3)
+        """What is wanted is found behind many others; then there may be more."""
         pages = [
             evolve(threat(f"{n}", ("net.uri", f"http://evil.example/{n}")), id=n + 1)
             for n in range(20)
         ]
         wanted: Callable[[Indexed], bool] = lambda each: int(each.name) % 7 == 6  # noqa: E731
-        found = finds(None, pages).find("net.name", "evil.example", 5, wanted)
-        self.assertEqual([name for name, _ in told(found)], ["6"])
-        self.assertTrue(found.at_least)
+        base = build(Path(self.mktemp()), pages)
+        self.addCleanup(base.close)
+        for where in ((None, pages), (base, [])):
+            for passed_over, names in ((7, ["6"]), (6, [])):
+                search = finds(*where, IndexLimits(derived=3, passed_over=passed_over))
+                found = search.find("net.name", "evil.example", 5, wanted)
+                self.assertEqual([name for name, _ in told(found)], names)
+                self.assertTrue(found.at_least)
+            search = finds(*where, IndexLimits(passed_over=20))
+            nothing = search.find("net.name", "evil.example", 5, lambda each: False)
+            self.assertIs(nothing, NO_MATCHES)
+
+    def test_unknown_texts(self) -> None:
+        """That not all was looked at that contains the artifact is told beside what derives."""
+        names = [
+            evolve(threat(f"{n}", ("net.name", f"{n}.evil.example")), id=n + 1) for n in range(20)
+        ]
+        page = evolve(threat("page", ("net.uri", "http://evil.example/")), id=30)
+        limits = IndexLimits(occurrences=3, passed_over=6)
+        found = finds(None, [*names, page], limits).find(
+            "net.name", "evil.example", 5, lambda each: each.threat_id == 30
+        )
+        self.assertEqual((told(found), found.at_least), ([("page", "URL on the host")], True))
+        base = build(Path(self.mktemp()), names, limits)
+        self.addCleanup(base.close)
+        found = finds(base, [page], limits).find("net.name", "evil.example", 5, lambda each: False)
+        self.assertEqual(found, Matches(at_least=True))
 
     def test_hidden_and_over(self) -> None:
         """What has changed hides what the base has; what is over is not found."""

@@ -24,7 +24,7 @@ from ctsd.feeds.index import About
 from ctsd.feeds.job import BuildFailed, Job
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.model import Threat
-from ctsd.records import NO_MATCHES, Changes, Finds
+from ctsd.records import NO_MATCHES, Changes, Finds, IndexLimits, Matches
 from ctsd.store.memory import MemoryStore
 from ctsd.store.sqlite import SQLiteStore
 from ctsd.store.threat_steps import keep_finds
@@ -567,8 +567,9 @@ class DeltaTests(SynchronousTestCase):
         delta = Delta()
         threats = tuple(evolve(of_host(f"{number}"), id=number) for number in range(1, 40))
         delta.apply(Changes(version=1, threats=threats, deleted=()))
+        limits = IndexLimits(occurrences=10, passed_over=39)
         found = delta.find(
-            type="net.uri", value="host.example", limit=3, wanted=None, now=0.0, scan_limit=10
+            type="net.uri", value="host.example", limit=3, wanted=None, now=0.0, limits=limits
         )
         self.assertEqual((len(found.records), found.more, found.at_least), (3, 7, True))
         found = delta.find(
@@ -577,9 +578,19 @@ class DeltaTests(SynchronousTestCase):
             limit=3,
             wanted=lambda record: record.threat_id > 37,
             now=0.0,
-            scan_limit=10,
+            limits=limits,
         )
         self.assertEqual([record.threat_id for record in found.records], [38, 39])
+        for passed_over, nothing in ((38, Matches(at_least=True)), (39, NO_MATCHES)):
+            found = delta.find(
+                type="net.uri",
+                value="host.example",
+                limit=3,
+                wanted=lambda record: False,
+                now=0.0,
+                limits=IndexLimits(occurrences=10, passed_over=passed_over),
+            )
+            self.assertEqual(found, nothing)
 
     def test_a_threat_that_changes_again(self) -> None:
         """What it was found by before does not find it any more."""

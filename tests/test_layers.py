@@ -46,7 +46,7 @@ ROOMS = {
         "cli _cli cli_allow cli_check cli_feeds cli_feeds_try cli_import cli_passwd cli_scan"
         " cli_store cli_store_check cli_store_copy cli_threat_files cli_threats _store_places"
     ),
-    "testing": "testing",
+    "testing": "memory_records testing",
 }
 
 _VALUES = "errors model interfaces"
@@ -79,7 +79,7 @@ ARROWS = {
     "one_scan": f"{_VALUES} artifacts config discovery scanning sources store threads",
     "tap": " ".join(room for room in ROOMS if room not in ("tap", "cli", "testing")),
     "cli": " ".join(room for room in ROOMS if room not in ("tap", "cli", "web", "testing")),
-    "testing": f"{_VALUES} artifacts searcher stored wire",
+    "testing": f"{_VALUES} artifacts feeds searcher stored wire",
 }
 
 #: Rooms that only compute: no reactor, no sockets, no files.

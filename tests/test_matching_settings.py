@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd import config
 from ctsd.config import Settings
 from ctsd.errors import ConfigError
-from ctsd.feeding import content_limits, lookup_limits
+from ctsd.feeding import content_limits, index_limits, lookup_limits
 from ctsd.feeds.allowed import MAX_ALLOWED
 from ctsd.feeds.contents import Limits
 from ctsd.feeds.indicators import MAX_COUNTED
 from ctsd.feeds.list_files import MAX_BYTES, MAX_FILES
-from ctsd.records import LookupLimits
+from ctsd.records import IndexLimits, LookupLimits
 
 
 class MatchingSettingsTests(SynchronousTestCase):
@@ -31,6 +31,7 @@ class MatchingSettingsTests(SynchronousTestCase):
         settings = self.load("")
         self.assertEqual(content_limits(settings), Limits())
         self.assertEqual(lookup_limits(settings), LookupLimits())
+        self.assertEqual(index_limits(settings), IndexLimits())
         self.assertEqual(settings.matching.max_counted, MAX_COUNTED)
         self.assertEqual(settings.matching.max_list_bytes, MAX_BYTES)
         self.assertEqual(settings.matching.max_lists, MAX_FILES)
@@ -42,12 +43,17 @@ class MatchingSettingsTests(SynchronousTestCase):
             "[matching]\nmax_text_chars = 1\nmax_message_bytes = 2\nmax_parts = 3\n"
             "max_indicators = 4\nmax_recipients = 5\nmax_certificate_bytes = 6\n"
             "max_counted = 7\nmax_suppressed = 0\nmax_list_bytes = 8\nmax_lists = 9\n"
+            "max_occurrences = 10\nmax_derived = 11\nmax_passed_over = 12\n"
         )
         self.assertEqual(
             content_limits(settings),
             Limits(text_chars=1, message_bytes=2, parts=3, found=4, certificate_bytes=6),
         )
         self.assertEqual(lookup_limits(settings), LookupLimits(max_recipients=5, max_suppressed=0))
+        self.assertEqual(
+            index_limits(settings),
+            IndexLimits(occurrences=10, counted=7, derived=11, passed_over=12),
+        )
         matching = settings.matching
         self.assertEqual(
             (matching.max_counted, matching.max_list_bytes, matching.max_lists), (7, 8, 9)

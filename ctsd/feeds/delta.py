@@ -14,7 +14,7 @@ from ctsd import artifacts
 from ctsd.feeds.section import MARK, is_whole
 from ctsd.feeds.threat_keys import FoundBy, NewKeys, found_by
 from ctsd.model import FILE, JSON, PASSWORD, Threat
-from ctsd.records import NO_MATCHES, Changes, Indexed, Matches, Record
+from ctsd.records import NO_MATCHES, Changes, Indexed, IndexLimits, Matches, Record
 from ctsd.stored import indexed
 
 #: So many rows of what is gone are kept at least before they are left out.
@@ -171,19 +171,43 @@ class Delta:
         limit: int,
         wanted: Callable[[Indexed], bool] | None,
         now: float,
-        scan_limit: int = 2000,
+        limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> Matches:
         """The threats that match, by id; see L{ctsd.interfaces.IRecords.find}."""
         trigrams = self._trigrams.get(type)
         if trigrams is None:
             return NO_MATCHES
         text = self._texts.get(type) or self._join(type)
+        patterns = artifacts.patterns(type, value)
+        found: dict[int, Indexed] = {}
+        at_least = False
+        # Further than that it is looked only when all that was looked at is left out.
+        for most in (limits.occurrences, limits.passed_over):
+            indexes, at_least = _occurrences(text, trigrams, patterns, most)
+            found = self._wanted(text, indexes, type, value, wanted, now)
+            if found or not at_least:
+                break
+        if not found:
+            return Matches(at_least=True) if at_least else NO_MATCHES
+        records = [found[threat_id] for threat_id in sorted(found)]
+        return Matches(
+            records=tuple(records[:limit]), more=max(len(records) - limit, 0), at_least=at_least
+        )
+
+    def _wanted(
+        self,
+        text: _Text,
+        indexes: Collection[int],
+        type: str,
+        value: JSON,
+        wanted: Callable[[Indexed], bool] | None,
+        now: float,
+    ) -> dict[int, Indexed]:
+        """The first record of each threat that is found by these."""
         found: dict[int, Indexed] = {}
         refused: set[int] = set()
-        patterns = artifacts.patterns(type, value)
-        indexes, at_least = _occurrences(text, trigrams, patterns, scan_limit)
         # Keys are in lower case; the equality of URLs minds the case.
-        confirm = type == "net.uri" and any(map(is_whole, patterns))
+        confirm = type == "net.uri" and any(map(is_whole, artifacts.patterns(type, value)))
         for index in indexes:
             entry = text.entries[index]
             record = entry.record
@@ -196,22 +220,7 @@ class Delta:
                 refused.add(threat_id)
             elif not confirm or artifacts.matches(type, value, record.value):
                 found[threat_id] = record
-        if not found:
-            if not at_least:
-                return NO_MATCHES
-            # All that was looked at is left out: what is wanted may come behind it.
-            return self.find(
-                type=type,
-                value=value,
-                limit=limit,
-                wanted=wanted,
-                now=now,
-                scan_limit=len(text.entries),
-            )
-        records = [found[threat_id] for threat_id in sorted(found)]
-        return Matches(
-            records=tuple(records[:limit]), more=max(len(records) - limit, 0), at_least=at_least
-        )
+        return found
 
     def _join(self, type: str) -> _Text:
         text = self._texts[type] = _Text()

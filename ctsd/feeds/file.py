@@ -38,7 +38,7 @@ from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces import IRecords
 from ctsd.model import JSON
-from ctsd.records import Indexed, Matches
+from ctsd.records import Indexed, IndexLimits, Matches
 from ctsd.searcher import Parse
 
 #: How often a file that is still being written is looked at again before its turn is over.
@@ -81,6 +81,7 @@ class RecordsFile(Service):
         min_share: float = 0.5,
         max_bytes: int = 4 << 30,
         retry_secs: float = 60.0,
+        limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         """
         :param path: the source.
@@ -111,7 +112,7 @@ class RecordsFile(Service):
         self._min_share = min_share
         self._max_bytes = max_bytes
         self._retry_secs = retry_secs
-        self._kept = Kept(path=index, in_thread=in_thread, now=now)
+        self._kept = Kept(path=index, in_thread=in_thread, now=now, limits=limits)
         self._loop = LoopingCall(self._turn)
         self._loop.clock = clock
         self._running: Deferred[None] | None = None

@@ -30,7 +30,7 @@ from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.section import Section, is_whole
 from ctsd.feeds.threat_keys import Keys
 from ctsd.model import JSON
-from ctsd.records import NO_MATCHES, Indexed, Matches
+from ctsd.records import NO_MATCHES, Indexed, IndexLimits, Matches
 
 #: Before each payload: its length.
 LENGTH = struct.Struct("=I")
@@ -93,8 +93,7 @@ class Index:
         order: list[str],
         *,
         now: Callable[[], float],
-        scan_limit: int,
-        decode_limit: int,
+        limits: IndexLimits,
     ) -> None:
         self._file = file
         self._whole = file.whole
@@ -103,8 +102,7 @@ class Index:
         self.keys: Keys | None = keys
         self._order = order
         self._now = now
-        self._scan_limit = scan_limit
-        self._decode_limit = decode_limit
+        self._limits = limits
 
     @classmethod
     def open(
@@ -112,16 +110,12 @@ class Index:
         path: Path,
         *,
         now: Callable[[], float],
-        scan_limit: int = 2000,
-        decode_limit: int = 200,
+        limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> Index:
         """
         Map an index, see L{ArrayFile.open}.
 
         :param now: POSIX seconds, which records' expiries are compared with.
-        :param scan_limit: how many occurrences of a value are looked at, as long as one of them
-            is wanted.
-        :param decode_limit: how many records are decoded at most to count those that are wanted.
         :raises BadIndex: it is damaged or of another format.
         :raises OSError: it can't be read.
         """
@@ -136,16 +130,7 @@ class Index:
         except (LookupError, TypeError) as error:
             file.close()
             raise BadIndex("its directory is wrong") from error
-        return cls(
-            file,
-            about,
-            sections,
-            keys,
-            order,
-            now=now,
-            scan_limit=scan_limit,
-            decode_limit=decode_limit,
-        )
+        return cls(file, about, sections, keys, order, now=now, limits=limits)
 
     def find(
         self,
@@ -179,10 +164,14 @@ class Index:
         confirm = type == _CASED and any(map(is_whole, patterns))
         asked = _Asked(type, value, limit, wanted, hidden, confirm)
         # Usually the first turn is the last: a further one only when all of it was left out.
-        for positions, is_last in section.positions(spans, self._scan_limit):
+        looked_at = 0
+        for positions, is_last in section.positions(spans, self._limits.occurrences):
             found = self._matches(section, section.rows(positions), asked, at_least=not is_last)
             if found.records or found.more:
                 return found
+            looked_at += len(positions)
+            if looked_at >= self._limits.passed_over and not is_last:
+                return Matches(at_least=True)
         return NO_MATCHES
 
     def _matches(self, section: Section, rows: list[int], asked: _Asked, at_least: bool) -> Matches:
@@ -197,7 +186,7 @@ class Index:
                 continue
             is_full = len(records) >= asked.limit
             if not is_full or confirm:
-                if is_full and decoded >= self._decode_limit:
+                if is_full and decoded >= self._limits.counted:
                     at_least = True
                     break
                 decoded += 1

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from ctsd.feeds.array_file import BadIndex, clear_scratch
 from ctsd.feeds.index import About, Index
 from ctsd.feeds.job import InThread, lock_builds, look_of
+from ctsd.records import IndexLimits
 
 
 class Kept:
@@ -29,12 +30,20 @@ class Kept:
 
     _log = Logger()
 
-    def __init__(self, *, path: Path, in_thread: InThread, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        path: Path,
+        in_thread: InThread,
+        now: Callable[[], float],
+        limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
+    ) -> None:
         self.path = path
         self.index: Index | None = None
         self.seen = ""
         self._in_thread = in_thread
         self._now = now
+        self._limits = limits
 
     async def start(self) -> None:
         """
@@ -82,7 +91,7 @@ class Kept:
 
     def _open(self) -> Index:
         self.seen = look_of(self.path)
-        return Index.open(self.path, now=self._now)
+        return Index.open(self.path, now=self._now, limits=self._limits)
 
     async def _serve(self, index: Index) -> None:
         self.index, old = index, self.index

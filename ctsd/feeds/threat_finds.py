@@ -1,30 +1,30 @@
 """
 What an artifact finds in the local database: what equals it, what contains it, and what derives
-from it, in this order.
+from it, in this order; or what stands within it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from attrs import evolve, frozen
 
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.index import Index
-from ctsd.feeds.lookups import IsShared, Registered, hashed
+from ctsd.feeds.lookups import Hashed, IsShared, Registered, hashed
 from ctsd.feeds.threat_keys import Span
 from ctsd.model import JSON, Artifact, EncodedHit
-from ctsd.records import NO_MATCHES, Indexed, Matched, Matches
+from ctsd.records import NO_MATCHES, Derived, Indexed, IndexLimits, Matched, Matches
 from ctsd.shown import noted
-
-#: So many rows that lookups have found are looked at, as long as one of them is wanted.
-MAX_LOOKED_AT = 500
 
 #: What a hit calls how its threat was found.
 MATCHED_PROPERTY = "Matched"
 
 _Wanted = Callable[[Indexed], bool]
+
+#: Looks for nothing by itself.
+_NO_VALUE = Artifact("string", "")
 
 
 @frozen(kw_only=True, eq=False)
@@ -43,13 +43,21 @@ class ThreatFinds:
     now: float
     registered: Registered
     is_shared: IsShared
+    limits: IndexLimits
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that could be found."""
+        return not self.delta and (self.base is None or not self.base.about.records)
 
     def find(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
         """See L{ctsd.interfaces.IRecords.find}."""
-        keyed, is_cut = self._keyed(type, value, wanted)
+        if self.is_empty:
+            return NO_MATCHES
+        keyed, is_cut = self._keyed(hashed(Artifact(type, value)), wanted)
         exact = {key: one.record for key, one in keyed.items() if not one.how}
         texts = self._texts(type, value, limit, _but_for(exact, wanted))
-        if not keyed:
+        if not keyed and not is_cut:
             return texts
         known = {record.threat_id for record in texts.records}
         derived = [
@@ -61,34 +69,35 @@ class ThreatFinds:
             is_cut = is_cut or bool(derived)
         else:
             records += derived
-        if not records:
+        return _matches(records, limit, more=texts.more, at_least=texts.at_least or is_cut)
+
+    def find_within(
+        self, derived: Iterable[Derived], limit: int, wanted: _Wanted | None
+    ) -> Matches:
+        """See L{ctsd.interfaces.IThreats.find_within}."""
+        if self.is_empty:
             return NO_MATCHES
-        return Matches(
-            records=tuple(records[:limit]),
-            more=texts.more + max(len(records) - limit, 0),
-            at_least=texts.at_least or is_cut,
-        )
+        keyed, is_cut = self._keyed(hashed(_NO_VALUE, derived), wanted)
+        told = [_told(keyed[key]) for key in sorted(keyed)]
+        return _matches(told, limit, more=0, at_least=is_cut)
 
     def _keyed(
-        self, type: str, value: JSON, wanted: _Wanted | None
+        self, asked: Iterable[Hashed], wanted: _Wanted | None
     ) -> tuple[dict[int, Matched], bool]:
         """What normal forms and derived keys find, by the threats' ids; whether there is more."""
         found: dict[int, Matched] = {}
         is_cut = False
         base, delta = self.base, self.delta
-        if not delta and (base is None or not base.about.records):
-            return found, is_cut
-        asked = hashed(Artifact(type, value))
         if base is not None and base.keys is not None:
             spans = base.keys.find(asked, self.registered, self.is_shared)
             if spans:
                 in_base = partial(base.rows_of, hidden=delta.changed)
-                is_cut = _collect(found, spans, in_base, wanted)
+                is_cut = self._collect(found, spans, in_base, wanted)
         if delta:
             spans = delta.keys.find(asked, self.registered, self.is_shared)
             if spans:
                 in_delta = partial(delta.row, now=self.now)
-                is_cut = _collect(found, spans, in_delta, wanted) or is_cut
+                is_cut = self._collect(found, spans, in_delta, wanted) or is_cut
         return found, is_cut
 
     def _texts(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
@@ -101,7 +110,9 @@ class ThreatFinds:
         )
         if not delta:
             return old
-        new = delta.find(type=type, value=value, limit=limit, wanted=wanted, now=self.now)
+        new = delta.find(
+            type=type, value=value, limit=limit, wanted=wanted, now=self.now, limits=self.limits
+        )
         if new is NO_MATCHES:
             return old
         if old is NO_MATCHES:
@@ -113,38 +124,47 @@ class ThreatFinds:
             at_least=old.at_least or new.at_least,
         )
 
+    def _collect(
+        self,
+        found: dict[int, Matched],
+        spans: Iterable[Span],
+        records_of: Callable[[int], Iterable[Indexed]],
+        wanted: _Wanted | None,
+    ) -> bool:
+        """
+        Add each threat once, by how it is found first; an exact one stands before all others.
 
-def _collect(
-    found: dict[int, Matched],
-    spans: Iterable[Span],
-    records_of: Callable[[int], Iterable[Indexed]],
-    wanted: _Wanted | None,
-) -> bool:
-    """
-    Add each threat once, by how it is found first; an exact one stands before all others.
+        :return: whether not all were looked at.
+        """
+        ours: dict[int, Matched] = {}
+        rows = ((one, row) for one in spans for row in one.rows)
+        is_cut = False
+        for count, (one, row) in enumerate(rows):
+            if count >= (self.limits.derived if ours else self.limits.passed_over):
+                is_cut = True
+                break
+            for record in records_of(row):
+                before = ours.get(record.threat_id)
+                if before is not None and (one.how or not before.how):
+                    break
+                # Asked first, for it costs less.
+                if wanted is not None and not wanted(record):
+                    continue
+                how = one.confirmed(record.type, record.value)
+                if how is None:
+                    continue
+                if before is None or not how:
+                    ours[record.threat_id] = Matched(record, how)
+        found.update(ours)
+        return is_cut
 
-    :return: whether not all were looked at.
-    """
-    ours: dict[int, Matched] = {}
-    rows = ((one, row) for one in spans for row in one.rows)
-    for count, (one, row) in enumerate(rows):
-        if count >= MAX_LOOKED_AT and ours:
-            found.update(ours)
-            return True
-        for record in records_of(row):
-            before = ours.get(record.threat_id)
-            if before is not None and (one.how or not before.how):
-                break
-            how = one.confirmed(record.type, record.value)
-            if how is None:
-                continue
-            if before is not None and how:
-                break
-            if wanted is None or wanted(record):
-                ours[record.threat_id] = Matched(record, how)
-            break
-    found.update(ours)
-    return False
+
+def _matches(records: Sequence[Indexed], limit: int, *, more: int, at_least: bool) -> Matches:
+    if not records and not more and not at_least:
+        return NO_MATCHES
+    return Matches(
+        records=tuple(records[:limit]), more=more + max(len(records) - limit, 0), at_least=at_least
+    )
 
 
 def _but_for(exact: dict[int, Indexed], wanted: _Wanted | None) -> _Wanted | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from twisted.application.service import Service
@@ -33,15 +33,15 @@ from ctsd.feeds.job import (
 )
 from ctsd.feeds.kept import Kept
 from ctsd.feeds.threat_finds import ThreatFinds
-from ctsd.interfaces import THREATS, IRecords, IThreatStore
+from ctsd.interfaces import THREATS, IThreats, IThreatStore
 from ctsd.model import JSON
-from ctsd.records import Indexed, Matches
+from ctsd.records import Derived, Indexed, IndexLimits, LookupLimits, Matches
 
 #: After how many seconds to ask again while the database is being read or indexed.
 _SOON_SECS = 2.0
 
 
-@implementer(IRecords)
+@implementer(IThreats)
 class ThreatIndex(Service):
     """
     The threats of the store as they are, at most C{poll_secs} late; C{quiet_secs} when the store
@@ -76,6 +76,8 @@ class ThreatIndex(Service):
         max_delta: int = 10_000,
         stale_secs: float = 60.0,
         retry_secs: float = 60.0,
+        limits: LookupLimits = LookupLimits(),  # noqa: B008 - it is frozen
+        index_limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         """
         :param identity: what only this database has (C{IScanStore.secret}), asked after the start:
@@ -95,7 +97,10 @@ class ThreatIndex(Service):
         :param max_delta: so many changed threats are kept in memory at most.
         :param stale_secs: how long to go on with what is known while the store does not answer.
         :param retry_secs: how long to wait after a build that failed.
+        :param limits: see L{IThreats}; C{index_limits} bound a search in here.
         """
+        self.limits = limits
+        self._index_limits = index_limits
         self._store = store
         self._identity = identity
         self._database = database
@@ -115,7 +120,7 @@ class ThreatIndex(Service):
         self._max_delta = max_delta
         self._stale_secs = stale_secs
         self._retry_secs = retry_secs
-        self._kept = Kept(path=index, in_thread=in_thread, now=store.now)
+        self._kept = Kept(path=index, in_thread=in_thread, now=store.now, limits=index_limits)
         self._code = label_of(reader=reader)
         self._label = ""
         self._outdated = False
@@ -177,19 +182,44 @@ class ThreatIndex(Service):
         wanted: Callable[[Indexed], bool] | None = None,
     ) -> Matches:
         """See L{IRecords}."""
+        return self._finds().find(type, value, limit, wanted)
+
+    def find_within(
+        self,
+        *,
+        derived: Iterable[Derived],
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """See L{IThreats}."""
+        return self._finds().find_within(derived, limit, wanted)
+
+    def is_empty(self) -> bool:
+        """See L{IThreats}."""
+        try:
+            return self._finds().is_empty
+        except SearchLater:
+            return False
+
+    def _finds(self) -> ThreatFinds:
+        """
+        A search of what is known now.
+
+        :raises SearchLater: too little is known.
+        """
         if self._lost_track:
             raise SearchLater(_SOON_SECS, "the local database is being indexed")
         if self._clock.seconds() - self._read_at > self._stale_secs:
             reason = self._trouble or "the local database is being read"
             raise SearchLater(_SOON_SECS, reason)
-        finds = ThreatFinds(
+        return ThreatFinds(
             base=self._kept.index,
             delta=self._delta,
             now=self._store.now(),
             registered=self._registered,
             is_shared=self._is_shared_host,
+            limits=self._index_limits,
         )
-        return finds.find(type, value, limit, wanted)
 
     def trouble(self) -> str:
         """See L{IRecords}."""

@@ -21,7 +21,7 @@ from twisted.internet.task import react
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from ctsd.errors import NotConfigured, SearchFailed
-from ctsd.interfaces import IRecords
+from ctsd.interfaces import IRecords, IThreats
 from ctsd.model import Ended, Outcome
 from ctsd.scanning.asking import ask_blocking, ask_waiting
 from ctsd.scanning.isolation import ChildRequest, encode_answered
@@ -67,7 +67,7 @@ def _no_records(path: Path, parse: Any, keep: str) -> IRecords:
     raise NotConfigured("indexes are not built in the child process of a search")
 
 
-def _no_threats() -> IRecords:
+def _no_threats() -> IThreats:
     raise NotConfigured("the local database is not open in the child process of a search")
 
 
