@@ -7,6 +7,7 @@ Arrays: C{hashes}, ascending, with C{hash_feeds} and C{hash_rows}: where each on
 C{buckets}: where in them the hashes begin whose upper bits are a given number. Of networks, in
 C{v4.} and C{v6.} arrays, what L{ctsd.feeds.networks.Table} has, and C{single_feeds},
 C{single_rows}, C{range_feeds}, C{range_rows}. Equal ones are in the feeds' order, then the rows'.
+Beside them, what L{ctsd.feeds.first_look} has.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from attrs import asdict
 
 from ctsd.feeds.array_file import ArrayWriter
 from ctsd.feeds.feed_file import FeedFile
+from ctsd.feeds.first_look import write_blocks, write_domains
 from ctsd.feeds.networks import parents_of
 
 #: About so many hashes are in one bucket, so a search has three or four steps.
@@ -45,15 +47,32 @@ def merge(target: Path, feeds: Mapping[str, FeedFile]) -> None:
         for version in (4, 6):
             _merge_singles(out, files, version)
             _merge_ranges(out, files, version)
+        domains = write_domains(out, _joined(_there(files, "domains", numpy.uint64)))
+        blocks = write_blocks(
+            out,
+            points=_joined(
+                [
+                    *_there(files, "v4.singles", numpy.uint32),
+                    *_there(files, "v4.hosts", numpy.uint32),
+                ]
+            ),
+            starts=_joined(_there(files, "v4.starts", numpy.uint32)),
+            prefixes=_joined(_there(files, "v4.prefixes", numpy.uint8)),
+        )
         named = [
             {"file": name, "identity": feed.file.identity, "about": asdict(feed.about)}
             for name, feed in feeds.items()
         ]
-        out.publish({"shift": shift, "feeds": named})
+        out.publish({"shift": shift, "domains": domains, "blocks": blocks, "feeds": named})
 
 
 def _column(feed: FeedFile, name: str, kind: type[numpy.generic]) -> _Array:
     return numpy.frombuffer(feed.file.arrays[name], dtype=kind)
+
+
+def _there(feeds: Sequence[FeedFile], name: str, kind: type[numpy.generic]) -> list[_Array]:
+    """The columns of the files that have one: older ones, which are not searched, may not."""
+    return [_column(feed, name, kind) for feed in feeds if name in feed.file.arrays]
 
 
 def _owners(columns: Sequence[_Array]) -> _Array:

@@ -5,7 +5,9 @@ Arrays of the file (L{ctsd.feeds.array_file}): records lie one after the other b
 C{ends} says where each ends; C{expires} is there when one of them has a date. C{hashes}, ascending,
 are those of all keys (L{ctsd.feeds.keys}), C{hash_rows} says whose. Networks stand in C{v4.} and
 C{v6.} arrays: C{singles} (addresses) with C{single_rows}; C{starts} and C{prefixes} (ranges) with
-C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}. Of a feed
+C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}. What most
+lookups are settled by (L{ctsd.feeds.first_look}): C{domains}, the hashes of all that indicators are
+on, and C{v4.hosts}, the addresses that URLs are on, ascending and each once. Of a feed
 whose records are found by what they contain, too, there are the arrays of L{ctsd.feeds.parts}.
 """
 
@@ -24,7 +26,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from ctsd import stored
 from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
-from ctsd.feeds.keys import hash_of
+from ctsd.feeds.keys import address_in, domains_of, hash_of
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.parts import Parts, PartsWriter, parts_of
 from ctsd.records import Indexed, Record
@@ -92,6 +94,8 @@ class FeedWriter:
         self._expires = array("d")
         self._hashes = array("Q")
         self._hash_rows = array("I")
+        self._domains = array("Q")
+        self._hosts = array("I")
         self._v4 = _Networks(array("I"), array("I"))
         self._v6 = _Networks(array("Q"), array("Q"))
         self._parts = PartsWriter() if substring else None
@@ -135,6 +139,10 @@ class FeedWriter:
         for key in keys:
             self._hashes.append(hash_of(key))
             self._hash_rows.append(row)
+        self._domains.extend(map(hash_of, domains_of(keys)))
+        address = address_in(keys)
+        if address is not None:
+            self._hosts.append(address)
         if network is not None:
             if network.version == 4:
                 table, high = self._v4, network.first
@@ -176,6 +184,8 @@ class FeedWriter:
         order = numpy.argsort(hashes, kind="stable")
         put("hashes", hashes[order].data, "Q")
         put("hash_rows", numpy.frombuffer(self._hash_rows, dtype=numpy.uint32)[order].data, "I")
+        put("domains", numpy.unique(numpy.frombuffer(self._domains, dtype=numpy.uint64)).data, "Q")
+        put("v4.hosts", numpy.unique(numpy.frombuffer(self._hosts, dtype=numpy.uint32)).data, "I")
         for version, table in ((4, self._v4), (6, self._v6)):
             for name in ("singles", "single_rows", "starts", "prefixes", "range_rows"):
                 column: array[int] = getattr(table, name)

@@ -21,6 +21,7 @@ from attrs import evolve
 
 from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
+from ctsd.feeds.first_look import FirstLook
 from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.lookups import (
     INSIDE,
@@ -72,6 +73,13 @@ class KeyIndex:
         self._hash_feeds = arrays["hash_feeds"]
         self._hash_rows = arrays["hash_rows"]
         self._tables = {version: Table.of(version, arrays) for version in (4, 6)}
+        self._first_look = FirstLook(
+            arrays["domains"],
+            int(combined.about["domains"]),
+            arrays["blocks"],
+            int(combined.about["blocks"]),
+            self._has,
+        )
         # Of each type that something can be a part of: the longest value.
         self._longest: dict[str, int] = {}
         for file in files:
@@ -185,17 +193,21 @@ class KeyIndex:
         """See L{ctsd.interfaces.IIndicators.has_nothing}."""
         if type in self._longest or not isinstance(value, str):
             return False
-        buckets, hashes, shift = self._buckets, self._hashes, self._shift
+        if self._first_look.finds_nothing(type, value):
+            return True
         for wanted, lookup in hashed_value(type, value):
             if wanted != NO_HASH:
-                bucket = wanted >> shift
-                high = buckets[bucket + 1]
-                at = bisect_left(hashes, wanted, buckets[bucket], high)
-                if at != high and hashes[at] == wanted:
+                if self._has(wanted):
                     return False
             elif not isinstance(lookup[0], bytes) and self._network_runs(lookup[0], lookup):
                 return False
         return True
+
+    def _has(self, wanted: int) -> bool:
+        bucket = wanted >> self._shift
+        high = self._buckets[bucket + 1]
+        at = bisect_left(self._hashes, wanted, self._buckets[bucket], high)
+        return bool(at != high and self._hashes[at] == wanted)
 
     def _network_runs(self, asked: Network, lookup: Lookup) -> list[Run]:
         table = self._tables[asked.version]

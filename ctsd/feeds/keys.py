@@ -37,6 +37,8 @@ CVE: Final = b"v"
 FAMILY: Final = b"w"
 CERTIFICATE: Final = b"c"
 TEXT: Final = b"t"
+#: Not of an indicator, but of all that are on one domain's hosts.
+DOMAIN: Final = b"d"
 
 _NAME_TYPES: Final = frozenset({"file.name", "file.path", "process.name"})
 #: No indicator has one of these types, and what is within such an artifact is looked for instead.
@@ -49,6 +51,41 @@ def hash_of(key: bytes) -> int:
     can't hide somebody else's indicator behind its own.
     """
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
+
+
+def domain_of(host: bytes) -> bytes:
+    """
+    What hosts have in common that find each other, as their L{DOMAIN} key: the last two labels.
+    """
+    return DOMAIN + host[host.rfind(b".", 0, max(host.rfind(b"."), 0)) + 1 :]
+
+
+def domains_of(keys: Sequence[bytes]) -> frozenset[bytes]:
+    """
+    The domains (L{domain_of}) of an indicator's keys. All that finds one by a key of a host, of a
+    URL or of what is on a host is, or is on, a host of the same domain.
+    """
+    return frozenset(domain_of(host) for host in map(_host_in, keys) if host is not None)
+
+
+def _host_in(key: bytes) -> bytes | None:
+    kind = key[:1]
+    if kind == URL:
+        host = key[1:].partition(b"/")[0]
+        if b":" in host and host[-1:] != b"]":
+            host = host.rpartition(b":")[0]
+        return host
+    return key[1:] if kind in (HOST, ON_HOST) else None
+
+
+def address_in(keys: Sequence[bytes]) -> int | None:
+    """The IPv4 address on which the URL of these keys is; None when it is on none."""
+    for key in keys:
+        if key[:1] == ON_HOST and key[-1:].isdigit():
+            found = network(key[1:].decode("utf-8", "surrogatepass"))
+            if found is not None and found.version == 4 and found.is_single:
+                return found.first
+    return None
 
 
 def text_key(type: str, value: JSON) -> bytes | None:
