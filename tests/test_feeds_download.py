@@ -268,6 +268,35 @@ class UpdateTests(DownloadsCase):
             self.assertEqual(len(self.files()), 1)
         self.assertEqual(state.failures, 6)
 
+    def test_collection(self) -> None:
+        """The next request for a collection begins with the good copy of the same address."""
+        asked: list[dict[str, Any]] = []
+
+        class Collections:
+            """Gathers a collection."""
+
+            async def taxii(self, remote: Remote, into: Path, **given: Any) -> Download:
+                """Write it."""
+                asked.append(given)
+                into.write_bytes(GOOD)
+                sha256 = hashlib.sha256(GOOD).hexdigest()
+                return Download(
+                    status=200, headers={"etag": "{1}"}, url="x", size=len(GOOD), sha256=sha256
+                )
+
+        self.description = describe(
+            format="stix", indicators=[{"field": "id", "type": "net.ip"}], taxii=True
+        )
+        self.downloads = self.make(gathering=Collections())
+        self.update()
+        self.now += 3600
+        state = self.update()
+        assert state.copy is not None
+        first, second = asked
+        self.assertEqual((first["before"], first["tag"], first["now"]), (None, "", NOW))
+        self.assertEqual((second["before"], second["tag"]), (self.copies.path(state.copy), "{1}"))
+        self.assertEqual((second["whole_every_secs"], second["now"]), (86400.0, NOW + 3600))
+
     def test_no_answer(self) -> None:
         """A provider that can't be asked."""
         self.provider.answers = [OutboundError("its name has no address")]

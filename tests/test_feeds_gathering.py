@@ -17,8 +17,9 @@ from zope.interface import implementer
 
 from ctsd.config import load
 from ctsd.errors import OutboundError
-from ctsd.feeds import gathered, gathering
+from ctsd.feeds import gathering, misp_archive
 from ctsd.feeds.descriptions import read_description
+from ctsd.feeds.envelope import Gathered
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.parsers.parse import parse
 from ctsd.feeds.parsers.tally import Tally
@@ -27,6 +28,10 @@ from ctsd.remote import Download, Remote, Reply
 
 ONE = "5a5e3c33-f1a0-4b1f-9d0a-000000000001"
 TWO = "5a5e3c33-f1a0-4b1f-9d0a-000000000002"
+
+NOW = 1_800_000_000.0
+ADDED = "2026-01-01T12:00:00.5Z"
+SINCE = "?added_after=2026-01-01T11:00:00.500000Z"
 
 
 def _at_once(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
@@ -73,6 +78,10 @@ class Server:
         raise NotImplementedError
 
 
+def _at(event: tuple[float, Any]) -> float:
+    return event[0]
+
+
 class GatheringCase(SynchronousTestCase):
     """A server, and a file to write."""
 
@@ -112,9 +121,11 @@ class TaxiiTests(GatheringCase):
     url = "https://taxii.example/api/collections/9/"
     objects = url + "objects/"
 
-    def taxii(self, max_bytes: int = 1 << 20) -> Any:
+    def taxii(self, max_bytes: int = 1 << 20, **more: Any) -> Any:
         """Fetch it."""
-        return self.gathering.taxii(Remote(url=self.url), self.into, max_bytes=max_bytes)
+        return self.gathering.taxii(
+            Remote(url=self.url), self.into, max_bytes=max_bytes, now=NOW, **more
+        )
 
     def page(self, *names: str, **more: Any) -> dict[str, Any]:
         """An envelope."""
@@ -189,6 +200,124 @@ class TaxiiTests(GatheringCase):
             self.objects + "?next=2": (429, b""),
         }
         self.assertEqual(self.found(self.taxii()).status, 429)
+
+    def fetch(self, since: str, answer: Any, secs: float = 0.0, **headers: str) -> list[Any]:
+        """
+        Fetch it a first time, and once more after so many seconds; the objects that there are then.
+
+        :param since: what the second request asks for; empty: all of it.
+        :param answer: the server's to that.
+        """
+        self.server.says = {self.objects: self.first}
+        self.server.headers = {"x-taxii-date-added-last": self.added}
+        tag = self.found(self.taxii()).headers["etag"]
+        before = self.into.rename(self.directory / "before")
+        self.server.says[self.objects + since] = answer
+        for params, said in self.more.items():
+            self.server.says[self.objects + params] = said
+        self.server.headers = headers
+        self.server.asked.clear()
+        given = {"before": before, "tag": tag, "whole_every_secs": 86400.0}
+        work = self.gathering.taxii(
+            Remote(url=self.url), self.into, max_bytes=1 << 20, **{**given, "now": NOW + secs}
+        )
+        self.tag = self.found(work).headers["etag"]
+        self.assertEqual(self.server.asked[0], self.objects + since)
+        data = self.into.read_bytes()
+        self.is_same = data == before.read_bytes()
+        self.into.unlink()
+        self.assertEqual([one.name for one in self.directory.iterdir()], ["before"])
+        objects: list[Any] = json.loads(data)["objects"]
+        return objects
+
+    added = ADDED
+    more: dict[str, Any] = {}
+    first: Any = {"objects": [{"id": "a", "v": 1}, {"id": "b", "v": 1}, {"v": "nameless"}]}
+
+    def test_since(self) -> None:
+        """What was added or changed replaces what was there, as if all had been fetched anew."""
+        new = {"objects": [{"id": "c"}, {"id": "a", "v": 2, "revoked": True}]}
+        objects = self.fetch(SINCE, new, **{"x-taxii-date-added-last": ADDED.replace("12:", "13:")})
+        self.assertEqual(
+            objects,
+            [
+                {"id": "b", "v": 1},
+                {"v": "nameless"},
+                {"id": "c"},
+                {"id": "a", "v": 2, "revoked": True},
+            ],
+        )
+        self.assertEqual(json.loads(self.tag), {"whole": NOW, "added": "2026-01-01T13:00:00.5Z"})
+
+    def test_since_pages(self) -> None:
+        """Further pages are asked for with the same question."""
+        self.more = {SINCE + "&next=2": {"objects": [{"id": "d"}]}}
+        objects = self.fetch(SINCE, {"objects": [{"id": "a"}], "more": True, "next": "2"})
+        self.assertEqual([one.get("id") for one in objects], ["b", None, "a", "d"])
+
+    def test_nothing_new(self) -> None:
+        """When nothing was added the file is the same, to the byte; what is known stays."""
+        for headers in ({}, {"x-taxii-date-added-last": "undefined"}):
+            self.assertEqual(self.fetch(SINCE, {}, 3600.0, **headers), self.first["objects"])
+            self.assertTrue(self.is_same)
+            self.assertEqual(json.loads(self.tag), {"whole": NOW, "added": ADDED})
+        self.first = {"objects": [{"id": "a", "v": 1}, {"id": "b", "v": 1}]}
+        again = {"objects": [{"id": "b", "v": 1}]}
+        self.assertEqual(self.fetch(SINCE, again), self.first["objects"])
+        self.assertTrue(self.is_same)
+
+    @given(
+        st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 50)), min_size=1, max_size=12),
+        st.data(),
+    )
+    def test_same_as_whole(self, given: list[tuple[str, int]], data: st.DataObject) -> None:
+        """Whatever is added and changed: the file is what fetching all of it would give."""
+        self.into.unlink(missing_ok=True)
+        # Each id, when it was added after the one before (minutes), and which version it is.
+        events, minutes = [], 0
+        for version, (name, later) in enumerate(given):
+            minutes += later
+            events.append((minutes, {"id": name, "v": version}))
+        cut = data.draw(st.integers(1, len(events)))
+
+        def there(count: int, since: float = -1.0) -> dict[str, Any]:
+            newest = {one["id"]: (at, one) for at, one in events[:count]}
+            return {"objects": [one for at, one in sorted(newest.values(), key=_at) if at > since]}
+
+        def added(at: float) -> str:
+            return f"2026-01-{1 + int(at) // 1440:02}T{int(at) // 60 % 24:02}:{int(at) % 60:02}:00Z"
+
+        self.server.says = {self.objects: there(cut)}
+        self.server.headers = {"x-taxii-date-added-last": added(events[cut - 1][0])}
+        tag = self.found(self.taxii()).headers["etag"]
+        before = self.into.rename(self.directory / "before")
+        known = Gathered.of_tag(tag)
+        since = events[cut - 1][0] - 60
+        self.server.says = {
+            f"{self.objects}?added_after={known.since}": there(len(events), since),
+        }
+        self.found(self.taxii(before=before, tag=tag, whole_every_secs=1.0))
+        found = self.into.read_bytes()
+        self.into.unlink()
+        self.server.says = {self.objects: there(len(events))}
+        self.found(self.taxii())
+        self.assertEqual(found, self.into.read_bytes())
+
+    def test_whole_again(self) -> None:
+        """All of it is fetched when it is time, and when nobody knows since when to ask."""
+        self.assertEqual(self.fetch("", {"objects": [{"id": "c"}]}, 86400.0), [{"id": "c"}])
+        self.assertEqual(json.loads(self.tag), {"whole": NOW + 86400.0, "added": ""})
+        self.assertEqual(self.fetch("", {"objects": [{"id": "c"}]}, -1.0), [{"id": "c"}])
+        for added in ("undefined", "Thu Feb 20 2020 22:10:20 GMT+0000", "2026-99-01T12:00:00Z"):
+            self.added = added
+            self.assertEqual(self.fetch("", {"objects": [{"id": "c"}]}), [{"id": "c"}])
+
+    def test_since_is_not_known(self) -> None:
+        """A server that does not take the question is asked for all; other failures are told."""
+        for status in (400, 404):
+            objects = self.fetch(SINCE, (status, b""))
+            self.assertEqual(objects, self.first["objects"])
+            self.assertEqual(len(self.server.asked), 2)
 
     @given(
         st.one_of(
@@ -372,7 +501,7 @@ class MispTests(GatheringCase):
         ):
             self.server.says[f"{self.url}/manifest.json"] = body
             self.assertIn(told, self.refused(self.misp()))
-        self.patch(gathered, "MAX_PARTS", 1)
+        self.patch(misp_archive, "MAX_PARTS", 1)
         self.manifest({ONE: 1, TWO: 2})
         self.assertEqual(self.refused(self.misp()), "it has more than 1 events")
 
@@ -384,5 +513,5 @@ class MispTests(GatheringCase):
         """A disk that takes nothing is told as a download's failure."""
         self.into = self.directory / "missing" / "new.part"
         self.assertIn("could not be written", self.refused(self.misp()))
-        taxii = self.gathering.taxii(Remote(url=self.url), self.into, max_bytes=1)
+        taxii = self.gathering.taxii(Remote(url=self.url), self.into, max_bytes=1, now=NOW)
         self.assertIn("could not be written", self.refused(taxii))

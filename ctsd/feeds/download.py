@@ -160,17 +160,26 @@ class Downloads:
     async def _gather(self, description: Description, state: FeedState, part: Path) -> Fetched:
         (remote, *_) = description.remotes(now=self._now())
         max_bytes = description.provider.max_bytes
-        if description.provider.taxii:
-            answer = await self._gathering.taxii(remote, part, max_bytes=max_bytes)
-            return Fetched(answer, remote.shown)
         copy = state.copy
         ours = copy is not None and copy.source == remote.shown
+        before = self.copies(description.name).path(copy) if copy and ours else None
+        if description.provider.taxii:
+            answer = await self._gathering.taxii(
+                remote,
+                part,
+                max_bytes=max_bytes,
+                now=self._now(),
+                whole_every_secs=description.provider.whole_every_secs,
+                before=before,
+                tag=copy.etag if copy else "",
+            )
+            return Fetched(answer, remote.shown)
         answer = await self._gathering.misp(
             remote,
             part,
             max_bytes=max_bytes,
             headers=if_newer(copy, remote.shown),
-            before=self.copies(description.name).path(copy) if copy and ours else None,
+            before=before,
         )
         return Fetched(answer, remote.shown)
 

@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.errors import OutboundError
-from ctsd.feeds.gathered import MAX_PARTS, Archive, Envelope, Page, read_manifest
+from ctsd.feeds.envelope import Envelope, Gathered, Page
 from ctsd.feeds.job import InThread
+from ctsd.feeds.misp_archive import MAX_PARTS, Archive, read_manifest
 from ctsd.interfaces import IOutbound
 from ctsd.remote import Download, Remote, Reply
 
@@ -25,6 +26,9 @@ PART_MAX_BYTES: Final = 64 << 20
 #: OASIS TAXII 2.1, section 1.6.8.
 _TAXII: Final = "application/taxii+json;version=2.1"
 _ADDED_LAST: Final = "x-taxii-date-added-last"
+
+#: Statuses that a server may have for C{added_after} alone: it does not know it, or has nothing.
+_NOT_SINCE: Final = frozenset({400, 404, 406, 416, 422})
 
 #: How long one part may take.
 _PART_SECS: Final = 300.0
@@ -48,18 +52,56 @@ class Gathering:
         self._in_thread = in_thread
         self._total_secs = total_secs
 
-    async def taxii(self, remote: Remote, into: Path, *, max_bytes: int) -> Download:
+    async def taxii(
+        self,
+        remote: Remote,
+        into: Path,
+        *,
+        max_bytes: int,
+        now: float,
+        whole_every_secs: float = 0.0,
+        before: Path | None = None,
+        tag: str = "",
+    ) -> Download:
         """
-        All objects of a collection, in one envelope.
+        All objects of a collection, in one envelope: fetched, or those that were there before, but
+        for those that were added or changed since, which are fetched.
 
         :param remote: the collection, without C{objects/}.
         :param into: as for L{IOutbound.download}, as is what is returned.
+        :param now: POSIX seconds.
+        :param whole_every_secs: so often all of them are fetched: nobody tells of objects that are
+            taken out of a collection.
+        :param before: what this made the last time, if it did; C{tag} is the C{ETag} that it gave
+            it then.
         :raises OutboundError: a page could not be had, or there is no end to them.
         """
         asked = evolve(remote, url=remote.url.rstrip("/") + "/objects/")
         late = self._deadline()
-        writer = Envelope(into, max_bytes)
-        params: dict[str, str] = {}
+        known = Gathered.of_tag(tag)
+        since = known.since
+        if before is not None and since and 0 <= now - known.whole < whole_every_secs:
+            answer = await self._pages(
+                asked, Envelope(into, max_bytes, before), late, known, {"added_after": since}
+            )
+            if answer.status not in _NOT_SINCE:
+                return answer
+        return await self._pages(asked, Envelope(into, max_bytes), late, Gathered(whole=now), {})
+
+    async def _pages(
+        self,
+        asked: Remote,
+        writer: Envelope,
+        late: float,
+        known: Gathered,
+        wanted: Mapping[str, str],
+    ) -> Download:
+        """
+        Fetch a collection, page by page.
+
+        :param wanted: the parameters of each request.
+        """
+        params = dict(wanted)
         seen: set[tuple[str, ...]] = set()
         try:
             await self._in_thread(writer.open)
@@ -69,10 +111,18 @@ class Gathering:
                     await self._in_thread(writer.discard)
                     return Download(status=reply.status, headers=reply.headers, url=reply.url)
                 page = await self._in_thread(writer.take, reply.body)
-                params = _further(page, reply.headers)
-                if not params:
+                known = evolve(known, added=known.later(reply.headers, page))
+                further = _further(page, reply.headers)
+                if not further:
                     size, sha256 = await self._in_thread(writer.finish)
-                    return Download(status=200, url=reply.url, size=size, sha256=sha256)
+                    return Download(
+                        status=200,
+                        headers={"etag": known.tag},
+                        url=reply.url,
+                        size=size,
+                        sha256=sha256,
+                    )
+                params = {**wanted, **further}
                 if tuple(params.values()) in seen:
                     raise OutboundError("its pages lead in a circle")
                 seen.add(tuple(params.values()))

@@ -139,6 +139,11 @@ class Provider:
     taxii: bool = _key(
         checks.flag, "`stix`: whether `url` is a collection of TAXII 2.1", default=False
     )
+    whole_every_secs: float = _secs(
+        0.0,
+        "`taxii`: how often the whole collection is fetched; in between, what was added to it",
+        _DAY_SECS,
+    )
     headers: dict[str, str] = _key(  # noqa: RUF009 - no default
         _headers,
         "Sent along; `{key}` and `{user}` stand for these",

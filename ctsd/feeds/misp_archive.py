@@ -1,23 +1,22 @@
 """
-The files that feeds become which are not one file: a collection of TAXII, and a MISP feed.
+The file that a MISP feed becomes: an archive of its events.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import zipfile
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
-from attrs import field, frozen
+from attrs import frozen
 
 from ctsd.errors import OutboundError
+from ctsd.feeds.written import Written
 
 #: A collection of more pages, or a manifest of more events, is refused.
 MAX_PARTS: Final = 50_000
@@ -30,15 +29,6 @@ _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}
 _REFUSED: Final = b'{"Event":null}'
 
 _BOM: Final = b"\xef\xbb\xbf"
-
-
-@frozen(kw_only=True)
-class Page:
-    """An envelope, OASIS TAXII 2.1, section 3.7."""
-
-    more: bool = False
-    next: str | None = None
-    objects: list[msgspec.Raw] = field(factory=list)
 
 
 @frozen(kw_only=True)
@@ -105,74 +95,6 @@ def _is_event(body: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True
-
-
-class Written:
-    """A file in the making. Everything blocks, and raises L{OutboundError} when it gets too big."""
-
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        self._opened: BinaryIO | None = None
-
-    def open(self) -> None:
-        """Begin it."""
-        self._opened = self._path.open("xb")
-
-    @property
-    def _file(self) -> BinaryIO:
-        assert self._opened is not None
-        return self._opened
-
-    def _check_size(self) -> None:
-        if self._file.tell() > self._max_bytes:
-            raise OutboundError(f"it is larger than {self._max_bytes} bytes")
-
-    def _close(self) -> tuple[int, str]:
-        self._file.flush()
-        self._check_size()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        with self._path.open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256")
-            return opened.tell(), digest.hexdigest()
-
-    def discard(self) -> None:
-        """Remove it, if it was begun."""
-        if self._opened is not None:
-            with suppress(OSError):
-                self._opened.close()
-            self._path.unlink(missing_ok=True)
-
-
-class Envelope(Written):
-    """The objects of many envelopes in one."""
-
-    _is_empty = True
-
-    def open(self) -> None:
-        """Begin it."""
-        super().open()
-        self._file.write(b'{"objects":[')
-
-    def take(self, body: bytes) -> Page:
-        """A page."""
-        try:
-            page = msgspec.json.decode(body, type=Page)
-        except msgspec.DecodeError:
-            raise OutboundError("its answer is no envelope of TAXII 2.1") from None
-        for one in page.objects:
-            if not self._is_empty:
-                self._file.write(b",\n")
-            self._file.write(one)
-            self._is_empty = False
-        self._check_size()
-        return page
-
-    def finish(self) -> tuple[int, str]:
-        """Its size and its SHA-256; it would survive a power loss."""
-        self._file.write(b"]}")
-        return self._close()
 
 
 class Archive(Written):
