@@ -140,6 +140,13 @@ class FindTests(SynchronousTestCase):
             ("b", ""),
         )
 
+    def test_closest(self) -> None:
+        """Of what a threat has, the one counts that equals the artifact."""
+        links = [("net.uri", f"{scheme}://evil.example/x") for scheme in ("http", "https")]
+        for each in (links, links[::-1]):
+            self.check([threat("both", *each)], "net.uri", "hxxps://evil[.]example/x", ("both", ""))
+            self.check([threat("both", *each)], "net.uri", "hxxp://evil[.]example/x", ("both", ""))
+
     def test_order(self) -> None:
         """What equals comes first, then what contains, then what derives; each by id, once."""
         self.check(
