@@ -17,8 +17,6 @@ from ctsd.feeds.guards import check_counts, check_file, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.visit import Examine, Steps
 
-_log = Logger()
-
 
 async def mend(
     description: Description,
@@ -57,7 +55,7 @@ async def mend(
             raise BadState(f"{why}; nobody could look at its copy: {error}") from error
     state = FeedState(copy=copy, tried=min(written, now()), token=token)
     aside = await steps(copies.begin_anew, state)
-    _log.error(
+    Logger(__name__).error(
         "Feed {name}: {why}; it is kept as {aside}, and begun anew with {what}",
         name=description.name,
         why=why,

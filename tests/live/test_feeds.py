@@ -311,6 +311,29 @@ indicators = [{ field = "line", type = "cert.x509" }]
             self.assertEqual(hit["Matched"], "certificate in the file")
         wait_until(lambda: not daemon.uploads(), "the files are removed")
 
+    def test_files(self) -> None:
+        """A file of which no feed knows anything is done with when it was read, and removed."""
+        daemon = self.daemon = self.made(
+            """
+[feeds.mine]
+file = "mine.txt"
+format = "lines"
+indicators = [{ field = "line", type = "net.name" }]
+"""
+        )
+        (daemon.directory / "mine.txt").write_text("bad.example\n")
+        daemon.start()
+        self.assertEqual(len(self.hits("net.name", "bad.example")), 1)
+        for type in ("file.content", "email", "cert.x509"):
+            body = multipart(
+                part("artifact", json.dumps({"type": type, "value": "a"}).encode()),
+                part("file", b"Subject: x\r\n\r\nsee http://good.example/", file_name='"a"'),
+            )
+            answer = daemon.ask("POST", "/", body, {"Content-Type": MULTIPART})
+            final = answer if answer.status == 200 else daemon.finished(answer.json["id"])
+            self.assertEqual((final.status, properties(final)), (200, []), type)
+        wait_until(lambda: not daemon.uploads(), "the files are removed")
+
     def test_own_file(self) -> None:
         """A file of ours is taken, and again when it changes."""
         daemon = self.daemon = self.made("")
