@@ -422,7 +422,7 @@ class StateTests(PageTestCase):
         """All searchers and services are there; a daemon that goes away and comes back is seen."""
         page = self.open()
         searchers = page.locator("#searchers > li")
-        expect(searchers).to_have_count(6)
+        expect(searchers).to_have_count(7)
         expect(searchers.nth(0)).to_contain_text(re.compile("internal.*on.*sync"))
         expect(searchers.nth(1)).to_contain_text(re.compile(r"phishtank.*on.*async\s*.*records"))
         services = page.locator("#services > li code")
