@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from socket import inet_aton, inet_ntoa
 from typing import Any, Final
 
 import numpy
@@ -23,7 +24,6 @@ from ctsd.feeds.array_file import ArrayWriter
 from ctsd.feeds.keys import HASH, domain_of, hash_of
 from ctsd.feeds.lookups import WIDEST_V4
 from ctsd.feeds.marks import is_marked, marked, none_marked, power_of, spans_marked
-from ctsd.indicator_forms import network
 from ctsd.normal_forms import whole_url
 
 #: How many bits the blocks have, as a power of two: a block is at most a /24, at least a /26.
@@ -39,10 +39,9 @@ _NAME: Final = re.compile(r"(?:[a-z0-9_-]+\.)*[a-z0-9_-]*[a-z]")
 #: A hash as it is stored.
 _HASH: Final = re.compile(r"[0-9a-f]+")
 
-#: What only a defanged URL has, and what WHATWG reads in its own way.
-_ODD: Final = re.compile(r"[^!-~]|[\[({\\]")
-
 _HTTP: Final = ("http://", "https://")
+
+_PREFIXES: Final = {str(prefix): prefix for prefix in range(33)}
 
 _Array = numpy.ndarray[Any, Any]
 
@@ -109,31 +108,48 @@ class FirstLook:
 
     def _no_host(self, host: str) -> bool:
         hashed = hash_of(domain_of(host.encode()))
-        shift = 64 - self._domains_power
+        domains, shift = self._domains, 64 - self._domains_power
         return not (
-            is_marked(self._domains, hashed >> shift)
-            and is_marked(self._domains, (hashed & 0xFFFFFFFF) << 32 >> shift)
+            is_marked(domains, hashed >> shift)
+            and is_marked(domains, (hashed & 0xFFFFFFFF) << 32 >> shift)
         )
 
     def _no_name(self, value: str) -> bool:
         return _NAME.fullmatch(value) is not None and self._no_host(value)
 
     def _no_url(self, value: str) -> bool:
-        if not value.startswith(_HTTP) or _ODD.search(value) is not None:
+        if (
+            not value.startswith(_HTTP)
+            or not value.isascii()
+            or "[" in value
+            or "(" in value
+            or "{" in value
+            or "\\" in value
+        ):
+            # It may be defanged (L{ctsd.refanged}), or is read in a way of its own.
             return False
         # Its normal form was made for the scan already.
         whole = whole_url(value)
-        if whole is None:
-            return False
-        host = whole.split("/", 3)[2].partition(":")[0]
-        return _NAME.fullmatch(host) is not None and self._no_host(host)
+        return whole is not None and self._no_name(whole.split("/", 3)[2].partition(":")[0])
 
     def _no_address(self, value: str) -> bool:
-        asked = network(value)
-        if asked is None or asked.version != 4 or asked.prefix < WIDEST_V4:
+        base, slash, length = value.partition("/")
+        try:
+            packed = inet_aton(base)
+        except (OSError, ValueError):
             return False
-        shift = 32 - self._blocks_power
-        return none_marked(self._blocks, asked.first >> shift, asked.last >> shift)
+        if inet_ntoa(packed) != base:
+            # What it takes for an address, too: 1.2, 010.1.1.1, 1.2.3.4 and a comment.
+            return False
+        address, shift = int.from_bytes(packed, "big"), 32 - self._blocks_power
+        if not slash:
+            return not is_marked(self._blocks, address >> shift)
+        prefix = _PREFIXES.get(length, 0)
+        if prefix < WIDEST_V4:
+            return False
+        others = 0xFFFFFFFF >> prefix
+        first, last = address & ~others, address | others
+        return none_marked(self._blocks, first >> shift, last >> shift)
 
     def _no_hash(self, value: str) -> bool:
         return _HASH.fullmatch(value) is not None and not self._has(hash_of(HASH + value.encode()))

@@ -57,7 +57,7 @@ def domain_of(host: bytes) -> bytes:
     """
     What hosts have in common that find each other, as their L{DOMAIN} key: the last two labels.
     """
-    return DOMAIN + host[host.rfind(b".", 0, max(host.rfind(b"."), 0)) + 1 :]
+    return DOMAIN + b".".join(host.rsplit(b".", 2)[-2:])
 
 
 def domains_of(keys: Sequence[bytes]) -> frozenset[bytes]:
