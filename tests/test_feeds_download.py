@@ -102,7 +102,9 @@ class Provider:
         raise NotImplementedError
 
 
-async def count_lines(_: Description, path: Path, *, max_unpacked_bytes: int) -> Counts:
+async def count_lines(
+    _: Description, path: Path, *, max_unpacked_bytes: int, **more: Any
+) -> Counts:
     """A parser of lines: those with a question mark can't be read."""
     data = path.read_bytes()
     if len(data) > max_unpacked_bytes:
@@ -681,7 +683,9 @@ class GuardsTests(DownloadsCase):
         self.refused(GOOD[:50])
         before = self.copies.state()
 
-        async def fails(_: Description, path: Path, *, max_unpacked_bytes: int) -> Counts:
+        async def fails(
+            _: Description, path: Path, *, max_unpacked_bytes: int, **more: Any
+        ) -> Counts:
             self.assertEqual(max_unpacked_bytes, self.description.provider.max_unpacked_bytes)
             raise error
 

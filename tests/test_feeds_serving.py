@@ -51,7 +51,7 @@ def at_once(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
         return fail()
 
 
-async def examine(description: Description, path: Path, *, max_unpacked_bytes: int) -> Counts:
+async def examine(description: Description, path: Path, **_: Any) -> Counts:
     """Parses here and now."""
     tally = Tally()
     for _ in Reading.of(description, path).records(tally, now=NOW):

@@ -19,6 +19,10 @@ from ctsd.feeds.job import Refused
 _STATE: Final = "feed.json"
 _BROKEN: Final = "feed.json.broken"
 _DATA: Final = "data-"
+_INDEX: Final = "index-"
+_NEW_INDEX: Final = "new.index.part"
+#: What the names of files end with that are being written.
+_UNFINISHED: Final = (".part", ".building")
 _LOCK: Final = "lock"
 _STATE_MAX_BYTES: Final = 65536
 _READ_BYTES: Final = 1 << 20
@@ -180,6 +184,17 @@ class Copies:
         """Where a copy is."""
         return self._directory / copy.file
 
+    def index(self, copy: Copy) -> Path:
+        """
+        Where the index lies that was made when the copy was looked at
+        (L{ctsd.feeds.key_store.take_feed}), if one was.
+        """
+        return self._directory / _index_name(copy)
+
+    def fresh_index(self) -> Path:
+        """Where the index of a new file may be written, for L{keep} and L{accept}."""
+        return self._directory / _NEW_INDEX
+
     def lock(self) -> Lock:
         """
         Make the directory, if need be, and have it alone.
@@ -252,6 +267,8 @@ class Copies:
         """
         copy = evolve(copy, file=name_of(copy.sha256))
         self._disk.rename(part, self._directory / copy.file)
+        if not copy.reason:
+            self._keep_index(copy)
         self._disk.sync(self._directory)
         if copy.reason:
             state = evolve(state, refused=copy)
@@ -274,14 +291,23 @@ class Copies:
     def accept(self, refused: Copy) -> FeedState:
         """Make the refused copy the good one, with what is known of it now."""
         copy = evolve(refused, reason="")
+        self._keep_index(copy)
         state = evolve(self.state(), copy=copy, refused=None, failures=0, error="")
         self.write(state)
         return state
 
+    def _keep_index(self, copy: Copy) -> None:
+        """Keep the index that was made of a copy. It says by itself of what it was made."""
+        made = self.fresh_index()
+        if made.exists():
+            self._disk.rename(made, self.index(copy))
+
     def _sweep(self, state: FeedState) -> None:
         named = {copy.file for copy in (state.copy, state.refused) if copy is not None}
+        if state.copy is not None:
+            named.add(_index_name(state.copy))
         for path in self._directory.iterdir():
-            ours = path.name.startswith(_DATA) or path.name.endswith(".part")
+            ours = path.name.startswith((_DATA, _INDEX)) or path.name.endswith(_UNFINISHED)
             if ours and path.name not in named:
                 self._disk.unlink(path)
 
@@ -289,6 +315,10 @@ class Copies:
 def name_of(sha256: str) -> str:
     """What a copy is called."""
     return f"{_DATA}{sha256[:32]}"
+
+
+def _index_name(copy: Copy) -> str:
+    return f"{_INDEX}{copy.sha256[:32]}"
 
 
 def bring(source: BinaryIO, into: Path, *, max_bytes: int) -> tuple[int, str]:

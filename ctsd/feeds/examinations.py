@@ -1,4 +1,7 @@
-"""Has feeds' new files parsed in child processes, so that the guards know what is in them."""
+"""
+Has feeds' new files parsed in child processes, so that the guards know what is in them; and indexed
+at once, for those that are taken.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attrs import asdict, evolve
 from twisted.internet.defer import DeferredLock
 
+from ctsd.feeds.array_file import clear_scratch
 from ctsd.feeds.children import Children
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.job import BuildFailed
+from ctsd.feeds.key_store import key_label
+from ctsd.feeds.reading import Reading, made_of
 
 _MODULE = "ctsd.feeds.examine"
 
@@ -27,19 +35,39 @@ class Examinations:
         self._lock = lock
 
     async def __call__(
-        self, description: Description, path: Path, *, max_unpacked_bytes: int
+        self,
+        description: Description,
+        path: Path,
+        *,
+        max_unpacked_bytes: int,
+        sha256: str = "",
+        index: Path | None = None,
     ) -> Counts:
-        """See L{ctsd.feeds.visit.Examine}."""
+        """See L{ctsd.feeds.visit.Examine}. A warninglist has no index of this kind."""
+        label = key_label()
+        reading = evolve(Reading.of(description, path), max_bytes=max_unpacked_bytes)
+        about = FeedAbout(
+            name=description.name,
+            label=label,
+            source=made_of(description, sha256=sha256, label=label),
+        )
+        if description.is_warninglist:
+            index = None
+
+        def gone(process: int | None) -> None:
+            if index is not None:
+                clear_scratch(index, process)
+
         await self._lock.acquire()
         try:
             found: Mapping[str, Any] = await self._children.run(
                 _MODULE,
                 {
-                    "path": str(path),
-                    "layout": dict(description.given),
-                    "title": description.title,
-                    "max_bytes": max_unpacked_bytes,
+                    "reading": reading.as_json(),
+                    "about": asdict(about),
+                    "index": None if index is None else str(index),
                 },
+                gone=gone,
             )
         finally:
             self._lock.release()

@@ -97,6 +97,7 @@ class Indexing:
         works = {
             feed.description.name: {
                 "source": feed.source(self._label),
+                "made": str(feed.copies.index(feed.copy)),
                 "reading": Reading.of(feed.description, feed.copies.path(feed.copy)).as_json(),
             }
             for feed in behind

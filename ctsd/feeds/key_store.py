@@ -15,13 +15,15 @@ two processes may do this at once.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from ctsd.feeds.array_file import ArrayFile, BadIndex
+from ctsd.feeds.array_file import ArrayFile, BadIndex, scratch
 from ctsd.feeds.combined import merge
 from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
 from ctsd.records import Record
@@ -82,14 +84,37 @@ def write_feed(
     :return: what the file says of itself.
     :raises OSError: it can't be written.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    newest = max((_number(path) for path in _files_of(directory, about.name)), default=0)
-    number = max(time.time_ns(), newest + 1)
-    path = directory / f"{about.name}.{number:020d}.feed"
+    path = _fresh(directory, about.name)
     with FeedWriter(path, now=now, substring=substring) as writer:
         writer.add_all(records)
         fit(writer.about(about))
         return writer.publish(about)
+
+
+def take_feed(directory: Path, about: FeedAbout, made: Path) -> FeedAbout | None:
+    """
+    Take a feed's file that was written elsewhere, when it is what L{write_feed} would write now.
+    One that is not is removed; one that is stays where it is, too: it is the same file, unless it
+    lies on another disk.
+
+    :param about: its C{name}, C{label} and C{source} are those that it has to have.
+    :return: what the file says of itself; None when there is none to take.
+    :raises OSError: it can't be read or written.
+    """
+    path = _fresh(directory, about.name)
+    ours = scratch(path, os.getpid())
+    try:
+        if not _linked(made, ours):
+            return None
+        said = _about(ours)
+        if said is None or _what(said) != _what(about):
+            made.unlink(missing_ok=True)
+            return None
+        os.rename(ours, path)
+    finally:
+        ours.unlink(missing_ok=True)
+    _sync(directory)
+    return said
 
 
 def merge_feeds(directory: Path, names: Collection[str]) -> None:
@@ -131,6 +156,53 @@ def clear_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path in directory.glob(".*.building"):
         path.unlink(missing_ok=True)
+
+
+def _fresh(directory: Path, name: str) -> Path:
+    """Where a feed's next file shall be; its directory is made."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    newest = max((_number(path) for path in _files_of(directory, name)), default=0)
+    number = max(time.time_ns(), newest + 1)
+    return directory / f"{name}.{number:020d}.feed"
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Have a file at another place, too; false when there is none."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # On another disk, or somebody else's.
+        try:
+            shutil.copyfile(source, target)
+        except FileNotFoundError:
+            return False
+        with target.open("rb") as copied:
+            os.fsync(copied.fileno())
+    return True
+
+
+def _about(path: Path) -> FeedAbout | None:
+    """What a file says of itself; None when it is damaged."""
+    try:
+        file = FeedFile.open(path)
+    except BadIndex:
+        return None
+    file.close()
+    return file.about
+
+
+def _what(about: FeedAbout) -> tuple[str, str, str]:
+    return (about.name, about.label, about.source)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _files_of(directory: Path, name: str) -> list[Path]:

@@ -4,6 +4,7 @@ What a parser is asked to read: a file, and how; what both sides of a child proc
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,18 @@ from ctsd.feeds.layout import read_layout
 from ctsd.feeds.parsers.parse import parse
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.records import Record
+
+
+def made_of(description: Description, *, sha256: str, label: str) -> str:
+    """
+    What the index calls its source: all that decides what is in it.
+
+    :param sha256: the copy's.
+    :param label: L{ctsd.feeds.key_store.key_label}.
+    """
+    terms = description.terms
+    said = json.dumps([label, sha256, dict(description.given), description.title, terms.credit])
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 @frozen(kw_only=True)
@@ -77,7 +90,7 @@ class Reading:
         yield from self.records(tally, now=now)
         yield from itertools.repeat(None, tally.bad)
 
-    def records(self, tally: Tally, *, now: float) -> Iterator[Record]:
+    def records(self, tally: Tally, *, now: float, shows: bool = True) -> Iterator[Record]:
         """See L{parse}."""
         around = Surroundings(base_dir=Path("/"), environ={})
         return parse(
@@ -88,4 +101,5 @@ class Reading:
             now=now,
             max_bytes=self.max_bytes,
             tally=tally,
+            shows=shows,
         )

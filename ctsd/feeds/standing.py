@@ -4,8 +4,6 @@ How feeds stand: what is on the disk of each, what of it is indexed, how old it 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from typing import Final
@@ -15,6 +13,7 @@ from attrs import define, field, frozen
 from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.reading import made_of
 from ctsd.feeds.times import due_secs
 
 #: When a search that lacked feeds is made again, at the earliest and at the latest.
@@ -85,11 +84,8 @@ class KeptFeed:
 
     def source(self, label: str) -> str:
         """What the index calls the source of this copy: all that decides what is in it."""
-        description = self.description
         sha256 = self.copy.sha256 if self.copy is not None else ""
-        terms = description.terms
-        said = json.dumps([label, sha256, dict(description.given), description.title, terms.credit])
-        return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+        return made_of(self.description, sha256=sha256, label=label)
 
 
 def about_copy(feed: KeptFeed) -> FeedAbout | None:

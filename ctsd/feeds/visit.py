@@ -51,11 +51,19 @@ class Examine(Protocol):
     """Has a parser read a file, somewhere where that holds nobody up."""
 
     def __call__(
-        self, description: Description, path: Path, *, max_unpacked_bytes: int
+        self,
+        description: Description,
+        path: Path,
+        *,
+        max_unpacked_bytes: int,
+        sha256: str = "",
+        index: Path | None = None,
     ) -> Awaitable[Counts]:
         """
         What is in it.
 
+        :param index: where its index may be written on the way; None: nobody wants one.
+        :param sha256: the file's, for that.
         :raises Refused: it can't be unpacked or parsed at all.
         :raises BuildFailed: nobody could look; another try may.
         """
@@ -242,6 +250,8 @@ class Visit:
             self._description,
             copies.path(copy),
             max_unpacked_bytes=self._provider.max_unpacked_bytes,
+            sha256=copy.sha256,
+            index=copies.fresh_index(),
         )
         state: FeedState = await steps(copies.accept, _counted(copy, counts))
         return state
@@ -251,10 +261,14 @@ class Visit:
         provider, name = self._provider, self._description.name
         try:
             await self._steps(check_file, part, provider)
+            # The index of the same file is there already.
+            is_known = state.copy is not None and state.copy.sha256 == copy.sha256
             counts = await self._examine(
                 self._description,
                 part,
                 max_unpacked_bytes=unpacked_limit(provider, copy.size),
+                sha256=copy.sha256,
+                index=None if is_known else self._copies.fresh_index(),
             )
             copy = _counted(copy, counts)
             check_counts(counts, provider, state.copy)

@@ -172,7 +172,9 @@ class VicesTests(FeedCase):
         self.assertEqual(state.error, "")
         self.assertEqual(self.served(), GOOD * 2)
         names = {each.name for each in (self.directory / "var" / "feeds" / "mine").iterdir()}
-        self.assertEqual(len(names - {"lock", "feed.json"}), 1)
+        # The copy, and the index that was made when it was looked at.
+        kept = sorted(each.partition("-")[0] for each in names - {"lock", "feed.json"})
+        self.assertEqual(kept, ["data", "index"])
         self.assertTrue(all(one.headers["auth-key"] == KEY for one in self.provider.asked))
 
     async def test_retry_after(self) -> None:

@@ -98,4 +98,6 @@ class NodesTests(SynchronousTestCase):
         # Each had the lease once: the newer one's token is what was written last.
         self.assertGreaterEqual(json.loads((shared / "feed.json").read_bytes())["token"], 2)
         files = {each.name for each in shared.iterdir()}
-        self.assertEqual(len(files - {"lock", "feed.json"}), 1)
+        # The copy, and the index that was made when it was looked at.
+        kept = sorted(each.partition("-")[0] for each in files - {"lock", "feed.json"})
+        self.assertEqual(kept, ["data", "index"])
