@@ -100,7 +100,8 @@ class FirstAnswers:
             if asked.at_once:
                 known = self._ask_at_once(scan_id, artifact, digest, asked, finds)
                 told = [outcome for outcome in known.values() if outcome is not NOTHING]
-                if len(known) == len(asked.sources) and all(outcome.good for outcome in told):
+                is_all = len(known) == len(asked.sources)
+                if is_all and (not told or all(outcome.good for outcome in told)):
                     searches = asked.nothing
                     if told:
                         searches = tuple(
