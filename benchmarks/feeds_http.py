@@ -2,14 +2,17 @@
 What feeds cost a scan: `python benchmarks/feeds_http.py --rows 10000000`.
 
 Two daemons, one with 20 feeds and one without any, each alone on the first core in its turn; wrk on
-the other. POSTs of each type that no feed has, and of URLs that one has. Prints how long the feeds
-took to load, the memory of both, and the rates and processor time of both side by side.
-`--help` lists the options.
+the other. POSTs of each type that no feed has, and of URLs that one has; addresses and ranges that
+miss are looked for before, for of random ones some are in a listed range, or have something listed
+in them. Prints how long the feeds took to load, the memory of both, and the rates and processor
+time of both side by side. `--help` lists the options.
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
+import random
 import statistics
 import subprocess
 import sys
@@ -27,7 +30,14 @@ from workers import free_ports, processes  # noqa: E402
 #: How many feeds have indicators of a type.
 FEEDS = {"net.uri": 8, "net.name": 4, "hash.sha256": 4, "net.ip": 3, "net.cidr": 1}
 
-CASES = [*(f"post-miss {type}" for type in FEEDS), "post-hit"]
+#: Of these types misses are written to a file; others are made up by wrk.
+WRITTEN = ("net.ip", "net.cidr")
+MISSES = 200_000
+
+CASES = [
+    *(f"post-{'listed' if type in WRITTEN else 'miss'} {type}" for type in FEEDS),
+    "post-hit",
+]
 
 
 def write_feeds(where: Path, rows: int) -> str:
@@ -46,6 +56,31 @@ def write_feeds(where: Path, rows: int) -> str:
                 f'[feeds.{name}.properties]\nindicator = "line"\n'
             )
     return "\n".join(config)
+
+
+def write_misses(where: Path) -> None:
+    """Addresses that no feed has, and C{/24}s in which nothing is and that are in nothing."""
+    addresses, ranges = (
+        {
+            int(ipaddress.IPv4Address(line.partition("/")[0]))
+            for number in range(FEEDS[type])
+            for line in (where / f"{type[4:]}{number}.txt").read_text().split()
+        }
+        for type in WRITTEN
+    )
+    # No listed range is wider than a /24, so what is in no /24 of these is in nothing.
+    taken = {first >> 8 for first in ranges}
+    used = taken | {address >> 8 for address in addresses}
+    chance = random.Random("misses")
+    for type in WRITTEN:
+        found: list[str] = []
+        while len(found) < MISSES:
+            address = chance.randrange(1 << 24, 224 << 24)
+            if type == "net.ip" and address not in addresses and address >> 8 not in taken:
+                found.append(f"{ipaddress.IPv4Address(address)}")
+            elif type == "net.cidr" and address >> 8 not in used:
+                found.append(f"{ipaddress.IPv4Address(address >> 8 << 8)}/24")
+        (where / type).write_text("\n".join(found) + "\n")
 
 
 def start(name: str, port: int, where: Path, config: str) -> Server:
@@ -67,7 +102,7 @@ def is_loaded(server: Server, values: list[str]) -> bool:
     )
 
 
-def measure(servers: list[Server], urls: Path, options: argparse.Namespace) -> None:
+def measure(servers: list[Server], where: Path, options: argparse.Namespace) -> None:
     """Rates of both, case by case, in turns."""
     print(f"\n{options.rounds} rounds of {options.secs:g} s, {options.connections} connections")
     print(
@@ -77,12 +112,14 @@ def measure(servers: list[Server], urls: Path, options: argparse.Namespace) -> N
     print("|---" * 11 + "|")
     for number, case in enumerate(options.cases):
         runs: dict[str, list[dict]] = {server.name: [] for server in servers}
+        type = case.partition(" ")[2]
+        file = where / (type if type in WRITTEN else "urls")
         for round_ in range(options.rounds):
             for server in servers:
                 before = server.cpu_secs()
                 seed = 100 * number + round_ + 1
                 way = Way(server.name, server, server.port)
-                result = load(way, case, urls, options.connections, options.secs, seed)
+                result = load(way, case, file, options.connections, options.secs, seed)
                 result["cpu"] = (server.cpu_secs() - before) / result["requests"] * 1e6
                 runs[server.name].append(result)
         pairs = list(zip(*runs.values(), strict=True))
@@ -142,7 +179,8 @@ def main() -> None:
                     check=True,
                     stdout=subprocess.DEVNULL,
                 )
-            measure(servers, where / "urls", options)
+            write_misses(where)
+            measure(servers, where, options)
         finally:
             for server in servers:
                 server.stop()

@@ -1,7 +1,7 @@
 -- One kind of request for wrk. Arguments: kind, file of values, seed, Authorization (or nothing),
 -- for how many milliseconds each connection pauses between requests, on average (or nothing).
--- Every request has another value: of the file for hits, made up for misses. `post-miss net.ip`
--- and the like are of another type than a URL.
+-- Every request has another value: of the file for hits, made up for misses. `post-miss net.name`
+-- and the like are of another type than a URL; `post-listed net.ip` takes the values of the file.
 
 local kind, artifact_type, values, counter, seed
 local head = " HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: wrk\r\n"
@@ -47,7 +47,7 @@ local made_up = {
 
 local function value()
   counter = counter + 1
-  if made_up[artifact_type] then
+  if made_up[artifact_type] and not kind:find("listed") then
     return made_up[artifact_type](tonumber(seed) * 10000000 + counter)
   end
   if kind:find("miss") then
