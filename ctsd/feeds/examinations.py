@@ -33,6 +33,8 @@ class Examinations:
         """
         self._children = children
         self._lock = lock
+        # It reads files: once, before there is somebody to hold up.
+        self._label = key_label()
 
     async def __call__(
         self,
@@ -44,12 +46,11 @@ class Examinations:
         index: Path | None = None,
     ) -> Counts:
         """See L{ctsd.feeds.visit.Examine}. A warninglist has no index of this kind."""
-        label = key_label()
         reading = evolve(Reading.of(description, path), max_bytes=max_unpacked_bytes)
         about = FeedAbout(
             name=description.name,
-            label=label,
-            source=made_of(description, sha256=sha256, label=label),
+            label=self._label,
+            source=made_of(description, sha256=sha256, label=self._label),
         )
         if description.is_warninglist:
             index = None
