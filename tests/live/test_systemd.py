@@ -196,7 +196,7 @@ class NotifyTests(LiveTestCase):
         daemon.run()
         self.supervisor.hear("READY=1")
         self.assertEqual(daemon.ask("OPTIONS").status, 200)
-        self.assertIn("READY=1\nSTATUS=searchers: 2 on, 0 off", self.supervisor.said)
+        self.assertIn("READY=1\nSTATUS=searchers: 3 on, 0 off", self.supervisor.said)
         self.supervisor.said.clear()
         time.sleep(1.1)
         self.supervisor.heard("")
