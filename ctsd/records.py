@@ -36,6 +36,11 @@ class Record:
     expires: float | None = None
 
 
+#: A record of a feed as an index keeps it: its type, its value, what L{ctsd.stored.encode_record}
+#: makes of it on a line behind that of its type, and when it expires.
+Line = tuple[str, str, bytes, float | None]
+
+
 def hit_of(record: Record) -> Hit:
     """
     What a record shows when it is found: its properties; of the local database, the threat's name

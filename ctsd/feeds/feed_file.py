@@ -29,7 +29,9 @@ from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
 from ctsd.feeds.keys import address_in, domains_of, hash_of
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.parts import Parts, PartsWriter, parts_of
-from ctsd.records import Indexed, Record
+from ctsd.indicator_forms import Network
+from ctsd.model import JSON
+from ctsd.records import Indexed, Line, Record
 
 #: A row's number has 32 bits.
 MAX_ROWS: Final = (1 << 32) - 1
@@ -126,15 +128,31 @@ class FeedWriter:
         :return: whether it could be taken: not when nothing would find it, it can't be encoded,
             or there are too many.
         """
-        keys, network = stored_under(record.type, record.value)
-        if not keys and network is None:
-            return False
-        row = self.records
-        if row >= MAX_ROWS:
-            return False
+        found = stored_under(record.type, record.value)
         try:
-            line = stored.encode_record(record)
+            line = b"%b\n%b" % (record.type.encode(), stored.encode_record(record))
         except ValueError:
+            return False
+        return self._take(record.type, record.value, line, record.expires, found)
+
+    def add_lines(self, lines: Iterable[Line]) -> None:
+        """Take records; those that can't be taken (L{add}) count as skipped."""
+        take = self._take
+        for type, value, line, expires in lines:
+            if not take(type, value, line, expires, stored_under(type, value)):
+                self.skipped += 1
+
+    def _take(
+        self,
+        type: str,
+        value: JSON,
+        line: bytes,
+        expires: float | None,
+        found: tuple[tuple[bytes, ...], Network | None],
+    ) -> bool:
+        keys, network = found
+        row = self.records
+        if row >= MAX_ROWS or (not keys and network is None):
             return False
         for key in keys:
             self._hashes.append(hash_of(key))
@@ -158,9 +176,9 @@ class FeedWriter:
                 table.prefixes.append(network.prefix)
                 table.range_rows.append(row)
         if self._parts is not None:
-            self._parts.add(row, record.type, record.value)
-        self._ends.append(self._out.append(b"%b\n%b" % (record.type.encode(), line)))
-        self._expires.append(math.inf if record.expires is None else record.expires)
+            self._parts.add(row, type, value)
+        self._ends.append(self._out.append(line))
+        self._expires.append(math.inf if expires is None else expires)
         self.records += 1
         return True
 

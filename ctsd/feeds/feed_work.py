@@ -36,8 +36,8 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
             written = take_feed(directory, about, Path(wanted["made"]))
             if written is None:
                 reading = Reading(**wanted["reading"])
-                records = reading.records(Tally(), now=time.time())
-                written = write_feed(directory, about, records, substring=reading.substring)
+                lines = reading.lines(Tally(), now=time.time())
+                written = write_feed(directory, about, lines=lines, substring=reading.substring)
             done[name] = {"records": written.records}
         except Refused as error:
             done[name] = {"failed": str(error)}

@@ -69,6 +69,7 @@ READING_FORMS = (
     "feeds/parsers/observed.py",
     "feeds/parsers/parse.py",
     "feeds/parsers/rows.py",
+    "feeds/parsers/showing.py",
     "feeds/parsers/tally.py",
     "feeds/parsers/unpacking.py",
     "feeds/paths.py",

@@ -26,7 +26,7 @@ from typing import Final
 from ctsd.feeds.array_file import ArrayFile, BadIndex, scratch
 from ctsd.feeds.combined import merge
 from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
-from ctsd.records import Record
+from ctsd.records import Line, Record
 
 #: The name of the file with the keys of all feeds.
 COMBINED: Final = "combined"
@@ -67,11 +67,12 @@ def key_label() -> str:
 def write_feed(
     directory: Path,
     about: FeedAbout,
-    records: Iterable[Record | None],
+    records: Iterable[Record | None] = (),
     fit: Callable[[FeedAbout], None] = lambda about: None,
     *,
     now: Callable[[], float] = time.time,
     substring: bool = False,
+    lines: Iterable[Line] = (),
 ) -> FeedAbout:
     """
     Write the records of a feed. They are served after the next L{merge_feeds}.
@@ -81,12 +82,14 @@ def write_feed(
     :param fit: is told what the file would say of itself, before it is written; whatever it
         raises (L{ctsd.feeds.job.Refused}) leaves all as it was.
     :param substring: whether records are found by what they contain, too.
+    :param lines: further records.
     :return: what the file says of itself.
     :raises OSError: it can't be written.
     """
     path = _fresh(directory, about.name)
     with FeedWriter(path, now=now, substring=substring) as writer:
         writer.add_all(records)
+        writer.add_lines(lines)
         fit(writer.about(about))
         return writer.publish(about)
 

@@ -21,7 +21,8 @@ from ctsd.indicator_forms import (
     hash_form,
     host_form,
     network,
-    parsed_url,
+    network_form,
+    url_form,
 )
 from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.normal_forms import MAX_COMPARED_BYTES, normal
@@ -65,6 +66,11 @@ def domains_of(keys: Sequence[bytes]) -> frozenset[bytes]:
     The domains (L{domain_of}) of an indicator's keys. All that finds one by a key of a host, of a
     URL or of what is on a host is, or is on, a host of the same domain.
     """
+    if len(keys) == 2 and keys[1][:1] == ON_HOST and keys[0][:1] == URL:
+        # A URL whose host is followed by its path, as of nearly all.
+        host = keys[1][1:]
+        if keys[0].startswith(host, 1) and keys[0][len(host) + 1 : len(host) + 2] == b"/":
+            return frozenset((domain_of(host),))
     return frozenset(domain_of(host) for host in map(_host_in, keys) if host is not None)
 
 
@@ -152,13 +158,13 @@ def stored(type: str, value: JSON) -> tuple[tuple[bytes, ...], Network | None]:
 
 def _stored_form(type: str, value: str) -> tuple[tuple[bytes, ...], Network | None] | None:
     if type == "net.uri":
-        url = parsed_url(value)
+        url = url_form(value)
         if url is None:
             return None
         whole = encoded(URL, url.rest)
         return ((whole, encoded(ON_HOST, url.host)) if url.host else (whole,)), None
     if type == "net.ip" or type == "net.cidr":
-        found = network(value)
+        found = network_form(value)
         return None if found is None else ((), found)
     if type == "net.name":
         host = host_form(value)

@@ -16,10 +16,10 @@ from attrs import asdict, field, frozen
 from ctsd._config_checks import Surroundings
 from ctsd._toml import Document
 from ctsd.feeds.descriptions import Description, read_description
-from ctsd.feeds.layout import read_layout
-from ctsd.feeds.parsers.parse import parse
+from ctsd.feeds.layout import Layout, read_layout
+from ctsd.feeds.parsers.parse import parse, parse_lines
 from ctsd.feeds.parsers.tally import Tally
-from ctsd.records import Record
+from ctsd.records import Line, Record
 
 
 def made_of(description: Description, *, sha256: str, label: str) -> str:
@@ -90,12 +90,23 @@ class Reading:
         yield from self.records(tally, now=now)
         yield from itertools.repeat(None, tally.bad)
 
+    def lines(self, tally: Tally, *, now: float) -> Iterator[Line]:
+        """See L{parse_lines}."""
+        return parse_lines(
+            Path(self.path),
+            self._layout(),
+            title=self.title,
+            credit=self.credit,
+            now=now,
+            max_bytes=self.max_bytes,
+            tally=tally,
+        )
+
     def records(self, tally: Tally, *, now: float, shows: bool = True) -> Iterator[Record]:
         """See L{parse}."""
-        around = Surroundings(base_dir=Path("/"), environ={})
         return parse(
             Path(self.path),
-            read_layout(self.layout, around),
+            self._layout(),
             title=self.title,
             credit=self.credit,
             now=now,
@@ -103,3 +114,6 @@ class Reading:
             tally=tally,
             shows=shows,
         )
+
+    def _layout(self) -> Layout:
+        return read_layout(self.layout, Surroundings(base_dir=Path("/"), environ={}))

@@ -114,6 +114,10 @@ class Fields:
         read = self.field(condition.field)
         tests = _tests(condition)
 
+        if len(tests) == 1:
+            (only,) = tests
+            return lambda row: only(read(row) or [""])
+
         def holds(row: Row) -> bool:
             texts = read(row) or [""]
             return all(test(texts) for test in tests)
@@ -127,6 +131,13 @@ class Fields:
             return self.text(condition.field)
         read = self.field(condition.field)
         first, *others = tests
+        if not others:
+
+            def is_met_once(row: Row) -> bool:
+                texts = read(row)
+                return bool(texts) and first(texts)
+
+            return is_met_once
 
         def is_met(row: Row) -> bool:
             texts = read(row)
@@ -165,11 +176,5 @@ def _numbers(texts: list[str]) -> list[float]:
 def _searching(pattern: str) -> Callable[[str], bool]:
     search = compiled(pattern).search
 
-    def found(text: str) -> bool:
-        try:
-            return search(text) is not None
-        except UnicodeEncodeError:
-            # A lone surrogate, which only JSON can have, and RE2 can't.
-            return search(text.encode("utf-8", "replace").decode("utf-8")) is not None
-
-    return found
+    # As bytes, for nobody asks where. RE2 can't have a lone surrogate, which only JSON has.
+    return lambda text: search(text.encode("utf-8", "replace")) is not None

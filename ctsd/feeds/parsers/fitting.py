@@ -17,6 +17,7 @@ from ctsd.indicator_forms import (
     hash_form,
     host_form,
     network,
+    network_form,
     url_form,
 )
 from ctsd.normal_forms import normal
@@ -41,7 +42,7 @@ def _hash(digits: int) -> Callable[[str], bool]:
 
 
 def _is_address(text: str) -> bool:
-    found = network(text)
+    found = network_form(text)
     if found is None:
         # One whose parts are octal to some and decimal to others is the same as itself.
         parts = text.split(".")
@@ -50,7 +51,7 @@ def _is_address(text: str) -> bool:
 
 
 def _is_network(text: str) -> bool:
-    return "/" in text and network(text) is not None
+    return "/" in text and network_form(text) is not None
 
 
 def _is_host(form: str) -> bool:

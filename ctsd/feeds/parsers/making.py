@@ -5,20 +5,31 @@ What becomes of a row: records, or nothing, and why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 from attrs import field, frozen
 
 from ctsd.feeds.layout import Layout
-from ctsd.feeds.layout_rules import IGNORED, Indicators, Lower, PropertyRule
+from ctsd.feeds.layout_rules import IGNORED, Indicators, Lower, PropertyRule, literals
 from ctsd.feeds.parsers.fields import Fields, number_of
 from ctsd.feeds.parsers.fitting import fits
 from ctsd.feeds.parsers.moments import moment
 from ctsd.feeds.parsers.rows import Row
-from ctsd.model import JSON, Property
+from ctsd.feeds.parsers.showing import (
+    Part,
+    can_stand_alone,
+    hit_of,
+    line_of,
+    link_part,
+    part_of,
+    text_part,
+    unusual_line,
+)
+from ctsd.model import JSON, Hit, Property
 from ctsd.properties import lat_lng, string, uri
-from ctsd.records import Record
+from ctsd.records import Line, Record
+from ctsd.wire import encode_hit
 
 #: More of a text is never shown (L{ctsd.shown} cuts it at 1,000 characters, visibly).
 _MAX_CHARS: Final = 1001
@@ -35,12 +46,15 @@ NOTE: Final = "note"
 CREDIT: Final = "credit"
 
 
+_T = TypeVar("_T")
+
+
 @frozen
-class Refusal:
+class Refusal(Generic[_T]):
     """A row that can't be used, and why; C{records} are what can be used of it all the same."""
 
     reason: str
-    records: tuple[Record, ...] = field(default=(), repr=False)
+    records: tuple[_T, ...] = field(default=(), repr=False)
 
 
 @frozen
@@ -48,6 +62,11 @@ class LeftOut:
     """A row that the description leaves out, and why."""
 
     reason: str
+
+
+#: Of a row: its indicators, when they expire, and why others of it can't be used (empty: there are
+#: none).
+_Decided = tuple[dict[tuple[str, str], None], float | None, str]
 
 
 class Maker:
@@ -82,9 +101,46 @@ class Maker:
         self._ages = bool(layout.valid_until or layout.last_seen)
         self._keep_secs = (layout.keep_days or 0.0) * _DAY_SECS
         self._has_pattern = bool(layout.pattern)
+        self._parts = self._parts_of(layout)
+        self._lower_parts = [(holds, self._said_parts(said)) for holds, said in self._lower]
+        self._verdict_parts = self._said_parts(self._verdict)
 
-    def make(self, row: Row) -> tuple[Record, ...] | Refusal | LeftOut:
+    def make(self, row: Row) -> tuple[Record, ...] | Refusal[Record] | LeftOut:
         """What becomes of a row."""
+        decided = self._decide(row)
+        if not isinstance(decided, tuple):
+            return decided
+        found, expires, wrong = decided
+        name = ""
+        properties: tuple[Property, ...] = ()
+        if self._shows:
+            name = (self._name(row) if self._name else "") or self._title
+            properties = self._shown(row)
+        made = tuple(
+            Record(type=type, value=value, name=name, properties=properties, expires=expires)
+            for type, value in found
+        )
+        return Refusal(wrong, made) if wrong else made
+
+    def make_lines(self, row: Row) -> tuple[Line, ...] | Refusal[Line] | LeftOut:
+        """
+        What becomes of a row, as an index keeps it: L{make}'s records, encoded, in less time.
+        """
+        decided = self._decide(row)
+        if not isinstance(decided, tuple):
+            return decided
+        found, expires, wrong = decided
+        name = (self._name(row) if self._name else "") or self._title
+        try:
+            hit = self._hit(row)
+            made = tuple([(*of, line_of(*of, name, hit), expires) for of in found])
+        except ValueError:
+            # There is a lone surrogate in it.
+            hit = encode_hit(Hit(self._shown(row)))
+            made = tuple([(*of, unusual_line(*of, name, hit), expires) for of in found])
+        return Refusal(wrong, made) if wrong else made
+
+    def _decide(self, row: Row) -> _Decided | Refusal[Any] | LeftOut:
         for holds in self._filters:
             if not holds(row):
                 return LeftOut("a filter does not hold")
@@ -111,16 +167,7 @@ class Maker:
             return LeftOut(_OTHER_KIND)
         if len(found) > _MAX_INDICATORS:
             return Refusal(f"has more than {_MAX_INDICATORS:,} indicators")
-        name = ""
-        properties: tuple[Property, ...] = ()
-        if self._shows:
-            name = (self._name(row) if self._name else "") or self._title
-            properties = self._shown(row)
-        records = tuple(
-            Record(type=type, value=value, name=name, properties=properties, expires=expires)
-            for type, value in found
-        )
-        return Refusal(wrong, records) if wrong else records
+        return found, expires, wrong
 
     def _expires(self, row: Row) -> float | None:
         times: list[float | None] = []
@@ -229,6 +276,56 @@ class Maker:
                 said = lowered
                 break
         return (self._feed, *said, *properties, *self._credit)
+
+    def _parts_of(self, layout: Layout) -> list[Part] | None:
+        """What makes the hits of rows, property by property; None when that can't be."""
+        names = [*layout.properties, *(each.name for each in self._credit)]
+        if not self._plain:
+            names += [FEED, VERDICT, NOTE]
+        if not can_stand_alone(names):
+            return None
+        parts = [
+            self._part(name, rule, shown)
+            for (name, rule), shown in zip(layout.properties.items(), self._properties, strict=True)
+        ]
+        return [*parts, *map(_always, self._credit)]
+
+    def _part(self, name: str, rule: PropertyRule, shown: Callable[[Row], Property | None]) -> Part:
+        if rule.text:
+            return _always(shown({}))
+
+        def rest(row: Row) -> bytes:
+            return part_of(shown(row))
+
+        if rule.link:
+            link = self._fields.template(rule.link, _quoted)
+            example = uri(name, "0".join(literals(rule.link)))
+            return link_part(name, link, example, rest)
+        if rule.lat:
+            return rest
+        return text_part(rule.type, name, self._fields.text(rule.field), rest)
+
+    def _said_parts(self, said: Sequence[Property]) -> list[bytes]:
+        return [part for part in map(part_of, (self._feed, *said)) if part]
+
+    def _hit(self, row: Row) -> bytes:
+        """L{_shown}, as it goes out."""
+        if self._parts is None:
+            return encode_hit(Hit(self._shown(row)))
+        made = [part for make in self._parts if (part := make(row))]
+        if self._plain:
+            return hit_of(made)
+        said = self._verdict_parts
+        for holds, lowered in self._lower_parts:
+            if holds(row):
+                said = lowered
+                break
+        return hit_of([*said, *made])
+
+
+def _always(prop: Property | None) -> Part:
+    part = part_of(prop)
+    return lambda row: part
 
 
 def _quoted(text: str) -> str:

@@ -4,19 +4,21 @@ A file, parsed: the way in to all that is beside this.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import CSV, JSONL, LINES, MISP, WARNINGLIST, Layout
 from ctsd.feeds.parsers.documents import read_documents
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
-from ctsd.feeds.parsers.rows import BadRow, Rows, read_lines
+from ctsd.feeds.parsers.rows import BadRow, Row, Rows, read_lines
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.parsers.unpacking import unpacked
 from ctsd.feeds.warninglists import is_indexed, read_warninglist, records_of
-from ctsd.records import Record
+from ctsd.records import Line, Record
+
+_T = TypeVar("_T")
 
 _BY_LINE: Final = (CSV, LINES, JSONL)
 
@@ -64,18 +66,40 @@ def parse(
         yield from _entries(path, layout, max_bytes=max_bytes, tally=tally)
         return
     make = Maker(layout, title=title, credit=credit, now=now, shows=shows).make
-    for row in rows_in(path, layout, max_bytes=max_bytes):
+    yield from _made(rows_in(path, layout, max_bytes=max_bytes), make, tally)
+
+
+def parse_lines(
+    path: Path,
+    layout: Layout,
+    *,
+    title: str,
+    credit: str = "",
+    now: float,
+    max_bytes: int,
+    tally: Tally,
+) -> Iterator[Line]:
+    """The records of a file that is no warninglist, as an index keeps them; see L{parse}."""
+    make = Maker(layout, title=title, credit=credit, now=now).make_lines
+    yield from _made(rows_in(path, layout, max_bytes=max_bytes), make, tally)
+
+
+def _made(
+    rows: Rows, make: Callable[[Row], tuple[_T, ...] | Refusal[_T] | LeftOut], tally: Tally
+) -> Iterator[_T]:
+    for row in rows:
         tally.rows += 1
         if isinstance(row, BadRow):
             note = tally.leave_out if row.is_sound else tally.refuse
             note(row.reason, row.text)
             continue
         made = make(row)
-        if isinstance(made, LeftOut):
-            tally.leave_out(made.reason, row.get("line", row))
-            continue
-        if isinstance(made, Refusal):
-            tally.refuse(made.reason, row.get("line", row))
+        if not isinstance(made, tuple):
+            text = row.get("line", row)
+            if isinstance(made, LeftOut):
+                tally.leave_out(made.reason, text)
+                continue
+            tally.refuse(made.reason, text)
             made = made.records
         tally.records += len(made)
         yield from made

@@ -7,7 +7,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from attrs import frozen
@@ -47,9 +47,10 @@ TOO_LONG: Final = "is longer than max_row_bytes"
 _BROKEN_JSON: Final = (ValueError, RecursionError)
 
 
-def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[str | BadRow]:
+def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[str | BadRow]]:
     """
-    The lines of a text, without their ends; of one that is too long only the begin is kept.
+    The lines of a text, without their ends, some at a time; of one that is too long only the begin
+    is kept.
 
     :param limit: bytes of a line.
     :raises Refused: see L{Unpacked}.
@@ -65,34 +66,51 @@ def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[str | B
                 data = data[len(codecs.BOM_UTF8) :]
         pieces = (rest + data).split(b"\n")
         rest = pieces.pop()
+        if pieces and not too_long and len(max(pieces, key=len)) <= limit:
+            # A line's end is never a part of another character.
+            text = decode(b"\n".join(pieces), "replace")[0]
+            lines: list[str | BadRow] = [*text.split("\n")]
+            yield lines if "\r" not in text else [line.rstrip("\r") for line in text.split("\n")]
+            pieces = []
+        some: list[str | BadRow] = []
         for piece in pieces:
             if too_long or len(piece) > limit:
                 begin, dropped, too_long = dropped or piece[:200], b"", False
-                yield BadRow(TOO_LONG, decode(begin, "replace")[0])
+                some.append(BadRow(TOO_LONG, decode(begin, "replace")[0]))
                 continue
-            yield decode(piece, "replace")[0].rstrip("\r")
+            some.append(decode(piece, "replace")[0].rstrip("\r"))
+        if some:
+            yield some
         if len(rest) > limit:
             dropped = dropped or rest[:200]
             too_long, rest = True, b""
     if too_long:
-        yield BadRow(TOO_LONG, decode(dropped, "replace")[0])
+        yield [BadRow(TOO_LONG, decode(dropped, "replace")[0])]
     elif rest:
-        yield decode(rest, "replace")[0].rstrip("\r")
+        yield [decode(rest, "replace")[0].rstrip("\r")]
 
 
 def read_lines(source: Unpacked, layout: Layout) -> Rows:
     """The rows of a file whose lines are its rows."""
-    lines = lines_of(source, encoding=layout.encoding, limit=layout.row_limit)
-    comments = layout.comments
+    parts = lines_of(source, encoding=layout.encoding, limit=layout.row_limit)
+    wanted = (_wanted(lines, layout.comments) for lines in parts)
     if layout.format == CSV:
-        yield from _csv(lines, layout, comments)
+        yield from _csv(wanted, layout)
         return
     read = _line(layout) if layout.format == LINES else _object
-    for line in lines:
-        if isinstance(line, BadRow):
-            yield line
-        elif line and not line.isspace() and not (comments and line.startswith(comments)):
-            yield read(line)
+    for lines in wanted:
+        for line in lines:
+            yield line if isinstance(line, BadRow) else read(line)
+
+
+def _wanted(lines: list[str | BadRow], comments: tuple[str, ...]) -> list[str | BadRow]:
+    """These lines, without the empty ones and the comments."""
+    return [
+        line
+        for line in lines
+        if isinstance(line, BadRow)
+        or (line and not line.isspace() and not (comments and line.startswith(comments)))
+    ]
 
 
 def _line(layout: Layout) -> Callable[[str], Row | BadRow]:
@@ -117,39 +135,58 @@ def _object(line: str) -> Row | BadRow:
     return row if isinstance(row, dict) else BadRow("is no JSON object", line)
 
 
-def _csv(lines: Iterator[str | BadRow], layout: Layout, comments: tuple[str, ...]) -> Rows:
+def _csv(parts: Iterable[list[str | BadRow]], layout: Layout) -> Rows:
     columns: list[str] | None = list(layout.columns) or None
+    fields_of = _fields(layout)
+    csv.field_size_limit(max(csv.field_size_limit(), layout.row_limit))
+    for lines in parts:
+        for line, fields in zip(lines, fields_of(lines), strict=True):
+            if isinstance(line, BadRow):
+                yield line
+            elif fields is None:
+                yield BadRow("is no CSV", line)
+            elif columns is None:
+                columns = _header(fields, layout)
+            elif len(fields) != len(columns):
+                yield BadRow("has not as many fields as there are columns", line)
+            else:
+                yield dict(zip(columns, fields, strict=True))
+    if columns is None:
+        raise Refused("it has no header")
+
+
+def _fields(layout: Layout) -> Callable[[list[str | BadRow]], list[list[str] | None]]:
+    """What takes lines apart, each by itself; None for one that can't be, and for a bad row."""
     delimiter, quote = layout.delimiter, layout.quote
     options: dict[str, Any] = {"delimiter": delimiter, "strict": True, "skipinitialspace": True}
     if quote:
         options["quotechar"] = quote
-    else:
-        options["quoting"] = csv.QUOTE_NONE
-    csv.field_size_limit(max(csv.field_size_limit(), layout.row_limit))
-    for line in lines:
+
+    def one(line: str | BadRow) -> list[str] | None:
         if isinstance(line, BadRow):
-            yield line
-            continue
-        if not line or line.isspace() or (comments and line.startswith(comments)):
-            continue
-        if quote and quote in line:
+            return None
+        if not quote or quote not in line:
+            return line.split(delimiter)
+        try:
+            # Line by line: a stray quote spoils just one.
+            return next(csv.reader((line,), **options), [])
+        except csv.Error:
+            return None
+
+    def several(lines: list[str | BadRow]) -> list[list[str] | None]:
+        texts = [line for line in lines if not isinstance(line, BadRow)]
+        if quote and len(texts) == len(lines) and any(quote in line for line in texts):
+            # All at once is faster, and as good: each row takes one line at least, so where there
+            # are as many of them as lines none has taken a part of another.
             try:
-                # Line by line: a stray quote spoils just one.
-                fields = next(csv.reader((line,), **options), [])
+                rows: list[list[str] | None] = [*csv.reader(texts, **options)]
             except csv.Error:
-                yield BadRow("is no CSV", line)
-                continue
-        else:
-            fields = line.split(delimiter)
-        if columns is None:
-            columns = _header(fields, layout)
-            continue
-        if len(fields) != len(columns):
-            yield BadRow("has not as many fields as there are columns", line)
-            continue
-        yield dict(zip(columns, fields, strict=True))
-    if columns is None:
-        raise Refused("it has no header")
+                rows = []
+            if len(rows) == len(lines):
+                return rows
+        return [one(line) for line in lines]
+
+    return several
 
 
 def _header(fields: list[str], layout: Layout) -> list[str]:
