@@ -35,6 +35,8 @@ _PORT: Final = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//)?")
 #: What nearly all URLs begin with, which is seen faster.
 _USUAL: Final = ("http://", "https://")
+#: Without one of these, and with such a scheme, nothing is defanged (L{refanged}).
+_DEFANGED: Final = re.compile(r"[\[({\\]")
 #: Of a URL that was parsed: user name and password, host, port.
 _AUTHORITY: Final = re.compile(r"//(?:[^/?]*@)?(\[[^\]/?]*\]|[^:/?]+)(:[0-9]+)?")
 #: Whose hosts WHATWG brings into one form: "special schemes", but for C{file}.
@@ -176,7 +178,10 @@ def parsed_url(text: str) -> Url | None:
     The form of a URL; one that says no scheme is read as one of HTTP. None for what is no URL,
     and for what is above L{MAX_COMPARED_BYTES}.
     """
-    text = refanged(seen(text))
+    if not text.startswith(_USUAL) or not text.isascii() or _DEFANGED.search(text) is not None:
+        text = refanged(seen(text))
+    else:
+        text = text.rstrip()
     if not text or len(text) > MAX_COMPARED_BYTES:
         return None
     bare = False

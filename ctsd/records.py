@@ -38,7 +38,7 @@ class Record:
 
 #: A record of a feed as an index keeps it: its type, its value, what L{ctsd.stored.encode_record}
 #: makes of it on a line behind that of its type, and when it expires.
-Line = tuple[str, str, bytes, float | None]
+Line = tuple[str, JSON, bytes, float | None]
 
 
 def hit_of(record: Record) -> Hit:

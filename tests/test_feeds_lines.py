@@ -17,13 +17,14 @@ import ctsd.feeds
 from ctsd._toml import Document
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
-from ctsd.feeds.keys import ON_HOST, URL, domain_of, domains_of
+from ctsd.feeds.keys import address_in, domain_of, domains_of, stored, usual_host
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
 from ctsd.feeds.parsers.rows import BadRow, read_lines
 from ctsd.feeds.parsers.showing import can_stand_alone
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.parsers.unpacking import Limit, Unpacked
 from ctsd.feeds.reading import Reading
+from ctsd.indicator_forms import parsed_url
 from ctsd.records import Line, Record
 from ctsd.stored import encode_record
 
@@ -244,24 +245,43 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual(list(read_lines(source, describe().layout)), given_rows)
 
 
-class DomainsTests(SynchronousTestCase):
-    """The domains of a URL."""
+class HostsTests(SynchronousTestCase):
+    """The host of a URL."""
 
     def test_of_urls(self) -> None:
-        """The usual URL's way is that of all others."""
-        for rest, host in (
-            (b"a.b.example/x", b"a.b.example"),
-            (b"a.b.example", b"a.b.example"),
-            (b"a.b.example:80/x", b"a.b.example"),
-            (b"a.b.example?x/", b"a.b.example"),
-            (b"a.b.examples/x", b"a.b.example"),
-            (b"[::1]/x", b"::1"),
-            (b"1.2.3.4/", b"1.2.3.4"),
+        """Where the short way knows one, it is on the one domain that the long way finds."""
+        for value, is_usual in (
+            ("http://a.b.example/x", True),
+            ("https://a.b.example", True),
+            ("a.b.example:8080/x:y", True),
+            ("ftp://user:word@1.2.3.4:99/", True),
+            ("http://[::1]/x", False),
+            ("http://[::1]:99/x", False),
+            ("git://a.b.example?x/", False),
+            ("mailto:a@b.example", False),
         ):
-            keys = (URL + rest, ON_HOST + host)
-            one_by_one = domains_of(keys[:1]) | domains_of(keys[1:])
-            self.assertEqual(domains_of(keys), one_by_one, rest)
-        self.assertEqual(
-            domains_of((URL + b"a.b.example/", ON_HOST + b"a.b.example")),
-            {domain_of(b"a.b.example")},
-        )
+            keys, _ = stored("net.uri", value)
+            host = usual_host(keys)
+            self.assertEqual(host is not None, is_usual, value)
+            if host is not None:
+                self.assertEqual(domains_of(keys), {domain_of(host)}, value)
+        self.assertIs(usual_host(stored("net.name", "a.example")[0]), None)
+
+    @settings(deadline=None)
+    @given(text=st.text(st.sampled_from("ab1.:/?#@[]({\\x \u200b"), max_size=20))
+    def test_any(self, text: str) -> None:
+        """Whatever a URL looks like."""
+        for scheme in ("http://", "https://", "git://", "", "hxxp://"):
+            keys, _ = stored("net.uri", scheme + text)
+            host = usual_host(keys)
+            if host is not None:
+                self.assertEqual(domains_of(keys), {domain_of(host)})
+                if not host[-1:].isdigit():
+                    self.assertIs(address_in(keys), None)
+
+    @settings(deadline=None)
+    @given(text=st.text(st.sampled_from("ab1.:/?#@[]({\\)}x \t\u200b"), max_size=20))
+    def test_refanged(self, text: str) -> None:
+        """The short way of usual URLs changes nothing: it is the way of what has a mark."""
+        for scheme in ("http://", "https://"):
+            self.assertEqual(parsed_url(scheme + text), parsed_url("\u200b" + scheme + text))

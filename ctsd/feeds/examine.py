@@ -5,6 +5,7 @@ index on the way (L{ctsd.feeds.examinations} is the outside).
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.inside import answer
 from ctsd.feeds.job import Refused
 from ctsd.feeds.parsers.tally import Tally
-from ctsd.feeds.reading import Reading
+from ctsd.feeds.reading import RARELY, Reading
 
 
 def main() -> int:
@@ -24,6 +25,8 @@ def main() -> int:
 
     :return: the exit status.
     """
+    # What a row takes goes with the row, without the collector.
+    gc.set_threshold(RARELY)
     return answer(examine)
 
 

@@ -17,6 +17,7 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -26,15 +27,17 @@ from attrs import asdict, define, evolve, field, frozen
 
 from ctsd import stored
 from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
-from ctsd.feeds.keys import address_in, domains_of, hash_of
+from ctsd.feeds.keys import address_in, digest_of, domain_of, domains_of, hash_of, usual_host
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.parts import Parts, PartsWriter, parts_of
 from ctsd.indicator_forms import Network
-from ctsd.model import JSON
 from ctsd.records import Indexed, Line, Record
 
 #: A row's number has 32 bits.
 MAX_ROWS: Final = (1 << 32) - 1
+
+#: So many domains' hashes are at hand: many rows are on few of them.
+_KNOWN_DOMAINS: Final = 1 << 14
 
 _LOW: Final = (1 << 64) - 1
 
@@ -94,9 +97,10 @@ class FeedWriter:
         self._now = now
         self._ends = array("Q")
         self._expires = array("d")
-        self._hashes = array("Q")
+        self._digests = bytearray()
         self._hash_rows = array("I")
         self._domains = array("Q")
+        self._domain_hash = lru_cache(maxsize=_KNOWN_DOMAINS)(hash_of)
         self._hosts = array("I")
         self._v4 = _Networks(array("I"), array("I"))
         self._v6 = _Networks(array("Q"), array("Q"))
@@ -117,9 +121,7 @@ class FeedWriter:
 
     def add_all(self, records: Iterable[Record | None]) -> None:
         """Take records; None stands for one that is malformed, and counts as skipped."""
-        for record in records:
-            if record is None or not self.add(record):
-                self.skipped += 1
+        self.add_lines(map(_line, records))
 
     def add(self, record: Record) -> bool:
         """
@@ -128,59 +130,63 @@ class FeedWriter:
         :return: whether it could be taken: not when nothing would find it, it can't be encoded,
             or there are too many.
         """
-        found = stored_under(record.type, record.value)
-        try:
-            line = b"%b\n%b" % (record.type.encode(), stored.encode_record(record))
-        except ValueError:
-            return False
-        return self._take(record.type, record.value, line, record.expires, found)
+        before = self.records
+        self.add_all((record,))
+        return self.records > before
 
-    def add_lines(self, lines: Iterable[Line]) -> None:
-        """Take records; those that can't be taken (L{add}) count as skipped."""
-        take = self._take
-        for type, value, line, expires in lines:
-            if not take(type, value, line, expires, stored_under(type, value)):
+    def add_lines(self, lines: Iterable[Line | None]) -> None:
+        """Take records; None, and those that can't be taken (L{add}), count as skipped."""
+        # A million times: whatever is looked up once is.
+        digests, add_hash_row = self._digests, self._hash_rows.append
+        add_domain, domain_hash = self._domains.append, self._domain_hash
+        add_end, add_expires = self._ends.append, self._expires.append
+        write, parts = self._out.append, self._parts
+        for line in lines:
+            row = self.records
+            if line is None or row >= MAX_ROWS:
                 self.skipped += 1
+                continue
+            type, value, data, expires = line
+            keys, network = stored_under(type, value)
+            if keys:
+                for key in keys:
+                    digests += digest_of(key)
+                    add_hash_row(row)
+                host = usual_host(keys)
+                if host is not None:
+                    add_domain(domain_hash(domain_of(host)))
+                else:
+                    for domain in domains_of(keys):
+                        add_domain(domain_hash(domain))
+                if host is None or host[-1:].isdigit():
+                    address = address_in(keys)
+                    if address is not None:
+                        self._hosts.append(address)
+            elif network is None:
+                self.skipped += 1
+                continue
+            if network is not None:
+                self._add_network(row, network)
+            if parts is not None:
+                parts.add(row, type, value)
+            add_end(write(data))
+            add_expires(math.inf if expires is None else expires)
+            self.records = row + 1
 
-    def _take(
-        self,
-        type: str,
-        value: JSON,
-        line: bytes,
-        expires: float | None,
-        found: tuple[tuple[bytes, ...], Network | None],
-    ) -> bool:
-        keys, network = found
-        row = self.records
-        if row >= MAX_ROWS or (not keys and network is None):
-            return False
-        for key in keys:
-            self._hashes.append(hash_of(key))
-            self._hash_rows.append(row)
-        self._domains.extend(map(hash_of, domains_of(keys)))
-        address = address_in(keys)
-        if address is not None:
-            self._hosts.append(address)
-        if network is not None:
-            if network.version == 4:
-                table, high = self._v4, network.first
-            else:
-                table, high = self._v6, network.first >> 64
-            if network.is_single:
-                table.singles.append(high)
-                table.singles_low.append(network.first & _LOW)
-                table.single_rows.append(row)
-            else:
-                table.starts.append(high)
-                table.starts_low.append(network.first & _LOW)
-                table.prefixes.append(network.prefix)
-                table.range_rows.append(row)
-        if self._parts is not None:
-            self._parts.add(row, type, value)
-        self._ends.append(self._out.append(line))
-        self._expires.append(math.inf if expires is None else expires)
-        self.records += 1
-        return True
+    def _add_network(self, row: int, network: Network) -> None:
+        if network.version == 4:
+            table, high = self._v4, network.first
+        else:
+            table, high = self._v6, network.first >> 64
+        if network.is_single:
+            table.singles.append(high)
+            table.singles_low.append(network.first & _LOW)
+            table.single_rows.append(row)
+        else:
+            table.starts.append(high)
+            table.starts_low.append(network.first & _LOW)
+            table.prefixes.append(network.prefix)
+            table.range_rows.append(row)
 
     def about(self, about: FeedAbout) -> FeedAbout:
         """What the file would say of itself, with what was counted until now."""
@@ -198,7 +204,7 @@ class FeedWriter:
         put("ends", memoryview(self._ends), "Q")
         if not all(map(math.isinf, self._expires)):
             put("expires", memoryview(self._expires), "d")
-        hashes = numpy.frombuffer(self._hashes, dtype=numpy.uint64)
+        hashes = numpy.frombuffer(self._digests, dtype="<u8").astype(numpy.uint64, copy=False)
         order = numpy.argsort(hashes, kind="stable")
         put("hashes", hashes[order].data, "Q")
         put("hash_rows", numpy.frombuffer(self._hash_rows, dtype=numpy.uint32)[order].data, "I")
@@ -214,6 +220,17 @@ class FeedWriter:
             self._parts.write(self._out)
         self._out.publish(asdict(about))
         return about
+
+
+def _line(record: Record | None) -> Line | None:
+    """A record as its file keeps it; None for one that can't be encoded."""
+    if record is None:
+        return None
+    try:
+        data = b"%b\n%b" % (record.type.encode(), stored.encode_record(record))
+    except ValueError:
+        return None
+    return record.type, record.value, data, record.expires
 
 
 @frozen(eq=False)

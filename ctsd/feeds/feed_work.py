@@ -4,6 +4,7 @@ Puts feeds into their index, in a process of its own (L{ctsd.feeds.inside}).
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from ctsd.feeds.inside import answer
 from ctsd.feeds.job import Refused
 from ctsd.feeds.key_store import key_label, merge_feeds, take_feed, write_feed
 from ctsd.feeds.parsers.tally import Tally
-from ctsd.feeds.reading import Reading
+from ctsd.feeds.reading import RARELY, Reading
 
 
 def work(given: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     """Do what the first line of standard input says."""
+    # What a row takes goes with the row, without the collector.
+    gc.set_threshold(RARELY)
     return answer(work)
 
 

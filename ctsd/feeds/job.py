@@ -64,6 +64,7 @@ READING_FORMS = (
     "feeds/parsers/documents.py",
     "feeds/parsers/fields.py",
     "feeds/parsers/fitting.py",
+    "feeds/parsers/hits.py",
     "feeds/parsers/making.py",
     "feeds/parsers/moments.py",
     "feeds/parsers/observed.py",

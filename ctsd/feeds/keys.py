@@ -38,12 +38,18 @@ CVE: Final = b"v"
 FAMILY: Final = b"w"
 CERTIFICATE: Final = b"c"
 TEXT: Final = b"t"
+_BEHIND_HOST: Final = (b"/", b":")
 #: Not of an indicator, but of all that are on one domain's hosts.
 DOMAIN: Final = b"d"
 
 _NAME_TYPES: Final = frozenset({"file.name", "file.path", "process.name"})
 #: No indicator has one of these types, and what is within such an artifact is looked for instead.
 NEVER: Final = frozenset({FILE, PASSWORD, "email", "email.body"})
+
+
+def digest_of(key: bytes) -> bytes:
+    """L{hash_of}, as bytes: the lowest first."""
+    return hashlib.blake2b(key, digest_size=8).digest()
 
 
 def hash_of(key: bytes) -> int:
@@ -66,12 +72,19 @@ def domains_of(keys: Sequence[bytes]) -> frozenset[bytes]:
     The domains (L{domain_of}) of an indicator's keys. All that finds one by a key of a host, of a
     URL or of what is on a host is, or is on, a host of the same domain.
     """
-    if len(keys) == 2 and keys[1][:1] == ON_HOST and keys[0][:1] == URL:
-        # A URL whose host is followed by its path, as of nearly all.
-        host = keys[1][1:]
-        if keys[0].startswith(host, 1) and keys[0][len(host) + 1 : len(host) + 2] == b"/":
-            return frozenset((domain_of(host),))
     return frozenset(domain_of(host) for host in map(_host_in, keys) if host is not None)
+
+
+def usual_host(keys: Sequence[bytes]) -> bytes | None:
+    """
+    The host that is the only one in an indicator's keys: that of a URL, behind which its port or
+    its path begins. None for unusual URLs, and for what is none.
+    """
+    if len(keys) != 2 or keys[1][:1] != ON_HOST or keys[0][:1] != URL:
+        return None
+    url, host = keys[0], keys[1][1:]
+    end = len(host) + 1
+    return host if url.startswith(host, 1) and url[end : end + 1] in _BEHIND_HOST else None
 
 
 def _host_in(key: bytes) -> bytes | None:

@@ -38,16 +38,24 @@ def number_of(text: str) -> float | None:
 
 
 class Fields:
-    """What gives the fields of rows of one layout."""
+    """
+    What gives the fields of rows of one layout.
+
+    :ivar empty: the texts that stand for nothing.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._nested = layout.format in NESTED
-        self._empty = frozenset(layout.empty)
+        self.empty = frozenset(layout.empty)
         self._made = layout.fields
+
+    def is_plain(self, name: str) -> bool:
+        """Whether a field stands in the row by its name, as a text."""
+        return not self._nested and name not in self._made
 
     def field(self, name: str) -> Field:
         """One field."""
-        empty = self._empty
+        empty = self.empty
         if name in self._made:
             fill = self.template(self._made[name])
 
@@ -74,10 +82,10 @@ class Fields:
 
     def text(self, name: str) -> Callable[[Row], str]:
         """One field as one text, several values joined with commas; empty when there is none."""
-        if self._nested or name in self._made:
+        if not self.is_plain(name):
             read = self.field(name)
             return lambda row: ", ".join(read(row))
-        empty = self._empty
+        empty = self.empty
 
         def plain(row: Row) -> str:
             value = row.get(name)

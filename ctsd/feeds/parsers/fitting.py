@@ -96,6 +96,12 @@ _FITS: Final[Mapping[str, tuple[Callable[[str], object], str]]] = {
 }
 
 
+def check_of(type: str) -> Callable[[str], object] | None:
+    """What is true of the values that L{fits} this type; None where any value may."""
+    fit = _FITS.get(type)
+    return None if fit is None else fit[0]
+
+
 def fits(type: str, value: str) -> str:
     """Empty when a value can be an indicator of this type; else why not."""
     fit = _FITS.get(type)

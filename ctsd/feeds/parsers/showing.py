@@ -5,7 +5,7 @@ row's properties, in a fraction of the time. What is the same in all rows is mad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import msgspec
@@ -18,20 +18,20 @@ from ctsd.shown import MAX_NAME_CHARS, MAX_PROPERTIES, MAX_VALUE_CHARS
 from ctsd.stored import encode_indexed
 from ctsd.wire import encode_hit
 
-#: Gives a property of a row as it goes out; empty when there is none.
+#: Gives a property of a row (L{part_of}); empty when there is none.
 Part = Callable[[Row], bytes]
 
 encode: Final = msgspec.json.Encoder().encode
 
 _BEGIN: Final = b'{"props":['
-_END: Final = b"]}"
+_END: Final = b"}]}"
 #: What a hit shows that has no property.
 _NOTHING: Final = encode_hit(Hit(()))
 _PLACEHOLDER: Final = "finding"
 
 
 def part_of(prop: Property | None) -> bytes:
-    """A property as it goes out; empty when it can't be shown."""
+    """A property as it goes out, but for the brace at its end; empty when it can't be shown."""
     if prop is None:
         return b""
     hit = encode_hit(Hit((prop,)))
@@ -40,7 +40,7 @@ def part_of(prop: Property | None) -> bytes:
 
 def hit_of(parts: Sequence[bytes]) -> bytes:
     """A hit of such properties, all of which can be shown."""
-    return b"%b%b%b" % (_BEGIN, b",".join(parts), _END) if parts else _NOTHING
+    return _BEGIN + b"},".join(parts) + _END if parts else _NOTHING
 
 
 def can_stand_alone(names: Sequence[str]) -> bool:
@@ -76,20 +76,38 @@ def text_part(kind: str, name: str, read: Callable[[Row], str], rest: Part) -> P
     def as_string(row: Row) -> bytes:
         text = read(row)
         if len(text) <= MAX_VALUE_CHARS and text.isascii() and text.isprintable():
-            return b"%b%b}" % (string, encode(text)) if text else b""
+            return string + encode(text) if text else b""
         return rest(row)
 
     def as_number(row: Row) -> bytes:
         text = read(row)
         if len(text) <= 15 and text.isascii() and text.isdecimal():
-            return b"%b%d}" % (number, int(text))
+            return b"%b%d" % (number, int(text))
         return rest(row)
 
     def as_address(row: Row) -> bytes:
         text = read(row)
-        return b"%b%b}" % (ip, encode(text)) if text and is_address(text) else rest(row)
+        return ip + encode(text) if text and is_address(text) else rest(row)
 
     return {"string": as_string, "number": as_number, "ip": as_address}[kind]
+
+
+def plain_part(name: str, field: str, empty: Container[str], rest: Part) -> Part:
+    """L{text_part} of a string that is a field of the row as it is; most properties are."""
+    head = _head("string", name)
+
+    def as_string(row: Row) -> bytes:
+        value = row.get(field)
+        if not value:
+            return b""
+        text: str = value.strip()
+        if text in empty:
+            return b""
+        if len(text) <= MAX_VALUE_CHARS and text.isascii() and text.isprintable():
+            return head + encode(text) if text else b""
+        return rest(row)
+
+    return as_string
 
 
 def link_part(name: str, link: Callable[[Row], str], example: Property, rest: Part) -> Part:
@@ -102,13 +120,13 @@ def link_part(name: str, link: Callable[[Row], str], example: Property, rest: Pa
     :param rest: makes the property of one that is unusual.
     """
     head = _head("uri", name)
-    if part_of(example) != b"%b%b}" % (head, encode(example.value)):
+    if part_of(example) != head + encode(example.value):
         return rest
 
     def linked(row: Row) -> bytes:
         target = link(row)
         if len(target) <= MAX_VALUE_CHARS:
-            return b"%b%b}" % (head, encode(target)) if target else b""
+            return head + encode(target) if target else b""
         return rest(row)
 
     return linked
@@ -120,7 +138,7 @@ def line_of(type: str, value: str, name: str, hit: bytes) -> bytes:
 
     :raises ValueError: there is a lone surrogate in it.
     """
-    return b"%b\n[%b,%b]\t%b" % (type.encode(), encode(value), encode(name), hit)
+    return b"".join((type.encode(), b"\n[", encode(value), b",", encode(name), b"]\t", hit))
 
 
 def unusual_line(type: str, value: str, name: str, hit: bytes) -> bytes:
