@@ -44,6 +44,8 @@ class TextTests(SynchronousTestCase):
             ("in 192.0.2.7/24.", ("net.cidr", "192.0.2.0/24")),
             ("at 2001:DB8::1,", ("net.ip", "2001:db8::1")),
             ("[2001:db8::1]:443", ("net.ip", "2001:db8::1")),
+            ("It was 2001:db8::1. Then", ("net.ip", "2001:db8::1")),
+            ("::ffff:203.0.113.7.", ("net.ip", "203.0.113.7")),
             ("at www.Evil[.]example.", ("net.name", "www.Evil.example")),
         ):
             self.assertEqual(inside(text), [found], text)
