@@ -421,7 +421,7 @@ class ListenTests(WorkersCase):
                     if said.startswith(wanted):
                         return said
 
-            self.assertIn(b"STATUS=2 of 2 workers; searchers: 2 on", until(b"READY=1"))
+            self.assertIn(b"STATUS=2 of 2 workers; searchers: 3 on", until(b"READY=1"))
             self.assertTrue(self.log_has(daemon, "is ready (process", 2))
             until(b"WATCHDOG=1")
             daemon.signal(signal.SIGHUP)
