@@ -163,7 +163,7 @@ def _always(prop: Property | None) -> Part:
 
 def _quoted(text: str) -> str:
     """A text as a part of a URL. Most are the ids of rows."""
-    return text if text.isascii() and text.isalnum() else quote(text, safe="")
+    return text if text.isascii() and text.isalnum() else quote(text, safe="", errors="replace")
 
 
 def _is_whole(text: str) -> bool:
