@@ -17,6 +17,7 @@ import ctsd.feeds
 from ctsd._toml import Document
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
+from ctsd.feeds.index import About
 from ctsd.feeds.keys import address_in, domain_of, domains_of, stored, usual_host
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
 from ctsd.feeds.parsers.rows import BadRow, read_lines
@@ -24,6 +25,7 @@ from ctsd.feeds.parsers.showing import can_stand_alone
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.parsers.unpacking import Limit, Unpacked
 from ctsd.feeds.reading import Reading
+from ctsd.feeds.writer import IndexWriter
 from ctsd.indicator_forms import parsed_url
 from ctsd.records import Line, Record
 from ctsd.stored import encode_record
@@ -160,6 +162,23 @@ class LinesTests(SynchronousTestCase):
                 else:
                     writer.add_all(reading.records(Tally(), now=NOW))
                 writer.publish(FeedAbout(name="urlhaus"))
+            written.append(path.read_bytes())
+        self.assertEqual(*written)
+
+    def test_index(self) -> None:
+        """So is a searcher's own index."""
+        reading = Reading.of_catalogue("phishtank", CATALOGUE / "samples" / "phishtank.csv")
+        written = []
+        for fast in (False, True):
+            path = Path(self.mktemp()).absolute()
+            with IndexWriter(path, now=lambda: NOW) as writer:
+                if fast:
+                    taken = [writer.add_line(line) for line in reading.lines(Tally(), now=NOW)]
+                else:
+                    taken = [writer.add(record) for record in reading.records(Tally(), now=NOW)]
+                self.assertTrue(taken and all(taken))
+                self.assertFalse(writer.add_line(("net.name", " ", b"net.name\n", None)))
+                writer.publish(About())
             written.append(path.read_bytes())
         self.assertEqual(*written)
 

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import SearchLater
 from ctsd.feeds.job import Refused
+from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
 from ctsd.interfaces import IFeeds, IRecords
 from ctsd.model import EncodedHit, Hit, Property
@@ -88,7 +89,9 @@ class FileTests(SynchronousTestCase):
         self.file.write_text(text, encoding="utf-8", newline="")
         # As the child process is told.
         told = json.loads(Reading.of_catalogue(FEED, self.file).as_text())
-        return list(Reading(**told).counted(now=0.0))
+        tally = Tally()
+        records = list(Reading(**told).records(tally, now=0.0))
+        return [*records, *[None] * tally.bad]
 
     def read(self, *lines: str) -> list[Record | None]:
         """What is made of a file of these lines."""
@@ -208,7 +211,7 @@ class SearcherCase(SynchronousTestCase):
             self.path = path
             if path.exists():
                 reading = Reading.of_catalogue(name, path)
-                self.memory.records = [each for each in reading.counted(now=0.0) if each]
+                self.memory.records = list(reading.records(Tally(), now=0.0))
             return self.memory
 
         def feed(name: str) -> IFeeds | None:

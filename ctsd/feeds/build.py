@@ -20,7 +20,7 @@ from ctsd.feeds.delta import records_of
 from ctsd.feeds.index import About
 from ctsd.feeds.inside import answer
 from ctsd.feeds.job import Job, Refused, source_of
-from ctsd.records import Record
+from ctsd.records import Line, Record
 
 #: A line longer than this is no line of a list of indicators.
 MAX_LINE_CHARS = 1 << 20
@@ -40,7 +40,6 @@ def run(job: Job, *, now: Callable[[], float] = time.time) -> About:
 def _from_file(job: Job, now: Callable[[], float]) -> About:
     from ctsd.feeds.writer import IndexWriter
 
-    parse = _described(job.reading) if job.reading else load_parse(job.parse)
     with (
         open(job.source, encoding="utf-8-sig", errors="replace", newline="") as source,
         IndexWriter(job.target, now=now) as writer,
@@ -50,9 +49,14 @@ def _from_file(job: Job, now: Callable[[], float]) -> About:
             raise Refused(f"{before.st_size:,} bytes, more than the limit of {job.max_bytes:,}")
         skipped = 0
         try:
-            for record in parse(_lines(source)):
-                if record is None or not writer.add(record):
-                    skipped += 1
+            if job.reading:
+                for line in _described(job.reading):
+                    if line is None or not writer.add_line(line):
+                        skipped += 1
+            else:
+                for record in load_parse(job.parse)(_lines(source)):
+                    if record is None or not writer.add(record):
+                        skipped += 1
         except ValueError as error:
             raise Refused(str(error)) from error
         after = os.stat(job.source)
@@ -96,12 +100,12 @@ def _lines(source: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _described(reading: str) -> Callable[[Iterable[str]], Iterator[Record | None]]:
-    """What gives the records of a file that a description fits; it opens the file by itself."""
+def _described(reading: str) -> Iterator[Line | None]:
+    """The records of a file that a description fits."""
     # By its name, as the reader of the local database: what decides here has a label of its own.
     module = importlib.import_module("ctsd.feeds.reading")
-    records = module.Reading(**json.loads(reading)).counted
-    return lambda lines: records(now=time.time())
+    lines: Iterator[Line | None] = module.Reading(**json.loads(reading)).counted(now=time.time())
+    return lines
 
 
 def load_parse(reference: str) -> Callable[[Iterable[str]], Iterator[Record | None]]:

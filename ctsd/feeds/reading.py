@@ -88,10 +88,10 @@ class Reading:
         """See L{ctsd.feeds.layout.Layout}."""
         return bool(self.layout.get("substring"))
 
-    def counted(self, *, now: float) -> Iterator[Record | None]:
-        """The records, and None for each row that was refused; see L{parse}."""
+    def counted(self, *, now: float) -> Iterator[Line | None]:
+        """The records, and None for each row that was refused; see L{parse_lines}."""
         tally = Tally()
-        yield from self.records(tally, now=now)
+        yield from self.lines(tally, now=now)
         yield from itertools.repeat(None, tally.bad)
 
     def lines(self, tally: Tally, *, now: float) -> Iterator[Line]:

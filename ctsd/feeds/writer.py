@@ -25,7 +25,8 @@ from ctsd.feeds.array_file import ArrayWriter
 from ctsd.feeds.index import LENGTH, ROW_BITS, About
 from ctsd.feeds.section import MARK, key_hash
 from ctsd.feeds.threat_keys import KeysWriter, found_by
-from ctsd.records import Record
+from ctsd.model import JSON
+from ctsd.records import Line, Record
 
 _UINT32_MAX = (1 << 32) - 1
 
@@ -90,34 +91,44 @@ class IndexWriter:
 
         :return: whether it could be taken: not when nothing would find it, or it can't be encoded.
         """
-        keys = artifacts.keys(record.type, record.value)
-        if not keys:
-            return False
         try:
-            payload = stored.encode_indexed(stored.indexed(record))
+            payload = stored.encode_record(record)
         except ValueError:
             return False
-        section = self._sections.get(record.type)
+        return self._take(record.type, record.value, payload, record.expires, record.threat_id)
+
+    def add_line(self, line: Line) -> bool:
+        """Take a record that is encoded already; see L{add}."""
+        type, value, data, expires = line
+        return self._take(type, value, data[data.index(b"\n") + 1 :], expires, 0)
+
+    def _take(
+        self, type: str, value: JSON, payload: bytes, expires: float | None, threat_id: int
+    ) -> bool:
+        keys = artifacts.keys(type, value)
+        if not keys:
+            return False
+        section = self._sections.get(type)
         if section is None:
-            section = self._sections[record.type] = _Section(len(self._sections))
-        if not record.threat_id or record.threat_id != section.threat_id:
+            section = self._sections[type] = _Section(len(self._sections))
+        if not threat_id or threat_id != section.threat_id:
             self._end_row(section)
-            section.threat_id = record.threat_id
+            section.threat_id = threat_id
             section.starts.append(len(section.text))
-            section.ids.append(record.threat_id)
-            section.expiries.append(math.inf if record.expires is None else record.expires)
+            section.ids.append(threat_id)
+            section.expiries.append(math.inf if expires is None else expires)
         for key in keys:
             section.places.append(len(section.text))
             section.hashes.append(key_hash(key, 0))
             section.text += MARK
             section.text += key
             section.longest_key = max(section.longest_key, len(key))
-        if isinstance(record.value, str):
-            section.longest_value = max(section.longest_value, len(record.value))
+        if isinstance(value, str):
+            section.longest_value = max(section.longest_value, len(value))
         section.row.append(payload)
-        if record.threat_id:
+        if threat_id:
             row = section.number << ROW_BITS | len(section.starts) - 1
-            self._keys.add(row, found_by(record.type, record.value))
+            self._keys.add(row, found_by(type, value))
         self.records += 1
         return True
 
