@@ -21,6 +21,7 @@ setup(
         "ctsd",
         "ctsd.feeds",
         "ctsd.feeds.parsers",
+        "ctsd.interfaces",
         "ctsd.outbound",
         "ctsd.scanning",
         "ctsd.store",

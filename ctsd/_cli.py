@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from ctsd.config import Settings
-from ctsd.interfaces import IThreatStore
+from ctsd.interfaces.store import IThreatStore
 from ctsd.model import Outcome
 from ctsd.one_scan import run_scan
 from ctsd.sources import make_store

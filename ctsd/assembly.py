@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ctsd.blocking import DaemonThreads
 from ctsd.config import Settings
-from ctsd.interfaces import IStore
+from ctsd.interfaces.store import IStore
 from ctsd.scan_ids import ScanIds
 from ctsd.scanning.first_answers import FirstAnswers
 from ctsd.scanning.flight import Flight

@@ -15,7 +15,7 @@ from ctsd.cli_threat_files import expiry
 from ctsd.config import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.allowed import Allowed, AllowList, current, of_value
-from ctsd.interfaces import IShared
+from ctsd.interfaces.store import IShared
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ from ctsd.feeds.looking import Contents
 from ctsd.feeds.on_disk import FeedsOnDisk
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
-from ctsd.interfaces import IFeeds, IRecords, IThreats
+from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
 from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Derived, Indexed, LookupLimits, Matches

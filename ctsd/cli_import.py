@@ -13,7 +13,7 @@ from attrs import frozen
 from ctsd._cli import World
 from ctsd.cli_threat_files import Numbered, format_of, read_csv, read_lines
 from ctsd.errors import CTSDError
-from ctsd.interfaces import IThreatStore
+from ctsd.interfaces.store import IThreatStore
 from ctsd.model import Threat
 
 # One write transaction of the daemon's database each, so that the daemon gets its turn.

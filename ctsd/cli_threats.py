@@ -13,7 +13,7 @@ from ctsd.cli_import import import_threats, open_source
 from ctsd.cli_threat_files import artifact_argument, expiry, property_argument, threat_of
 from ctsd.config import Settings
 from ctsd.errors import CTSDError
-from ctsd.interfaces import IThreatStore
+from ctsd.interfaces.store import IThreatStore
 from ctsd.model import JSON, Artifact, Threat
 from ctsd.threat_lines import threat_line
 

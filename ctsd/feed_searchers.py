@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from ctsd.answering import MAX_HITS, some_recipients, told_of, with_cut
 from ctsd.artifacts import SHAPES, matches
-from ctsd.interfaces import IFeeds
+from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, Hit, Suppressed
 from ctsd.records import CONTAINS, Derived, FeedMatches, Matched, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup

@@ -20,7 +20,7 @@ from ctsd.feeds.job import InThread
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.visit import Examine
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.limits import Limits
 from ctsd.outbound.outbound import Outbound

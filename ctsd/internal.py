@@ -10,7 +10,7 @@ from typing import Any
 
 from ctsd.answering import MAX_HITS, answer_of, some_recipients
 from ctsd.artifacts import SHAPES, derived
-from ctsd.interfaces import IThreats
+from ctsd.interfaces.feeds import IThreats
 from ctsd.model import FILE, JSON, PASSWORD, Artifact
 from ctsd.records import Derived, Indexed, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup

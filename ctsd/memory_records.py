@@ -16,7 +16,7 @@ from ctsd.feeds.indicators import public_suffixes
 from ctsd.feeds.keys import URL, stored
 from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside, lookups, may_show
 from ctsd.feeds.threat_finds import MATCHED_PROPERTY
-from ctsd.interfaces import IRecords, IThreats
+from ctsd.interfaces.feeds import IRecords, IThreats
 from ctsd.model import JSON, Artifact, EncodedHit
 from ctsd.records import NO_MATCHES, Derived, Indexed, LookupLimits, Matches, Record
 from ctsd.shown import noted

@@ -200,7 +200,7 @@ class Search:
     :ivar outcome: the newest outcome, or None before the first.
     :ivar tries: how often it was asked.
     :ivar due: when to ask (again), POSIX seconds in store time; None when it is done.
-    :ivar holder: the node and epoch that is asking right now (L{ctsd.interfaces.INodeStore});
+    :ivar holder: the node and epoch that is asking right now (L{ctsd.interfaces.store.INodeStore});
         empty when none is.
     :ivar takeovers: how often it was taken over from a process that died while asking.
     :ivar deaths: how often a child process that asked for it alone has died.

@@ -17,7 +17,7 @@ from typing import Final
 from zope.interface import implementer
 
 from ctsd.errors import NoSuchScan
-from ctsd.interfaces import IScanIds
+from ctsd.interfaces.scanning import IScanIds
 
 _VERSION: Final = 8 << 76
 _VARIANT: Final = 2 << 62

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ctsd.errors import NotConfigured
-from ctsd.interfaces import IContents, IFeeds, IRecords, ISearcher, IThreats
+from ctsd.interfaces.feeds import IContents, IFeeds, IRecords, IThreats
+from ctsd.interfaces.scanning import ISearcher
 from ctsd.model import JSON, Artifact, EncodedHit, File, Hit, Suppressed, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.records import Record

@@ -7,7 +7,7 @@ See the README, "Write a searcher".
 from ctsd.answering import answer_of
 from ctsd.errors import NotConfigured, SearchFailed, SearchLater
 from ctsd.feed_searchers import look_up
-from ctsd.interfaces import IFeeds, IRecords, IThreats
+from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
 from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Suppressed, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri

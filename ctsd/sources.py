@@ -42,7 +42,7 @@ from ctsd.feeds.threats import ThreatIndex
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
-from ctsd.interfaces import IFeeds, IRecords, IThreats
+from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Source
 from ctsd.searcher import Parse, SearcherSetup

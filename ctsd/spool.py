@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import StoreError, Unavailable
-from ctsd.interfaces import ISpool
+from ctsd.interfaces.scanning import ISpool
 from ctsd.spool_file import InThread, SpoolFile
 
 _GIB = 1024**3

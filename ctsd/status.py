@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan
-from ctsd.interfaces import IScanIds, IScanStore, IStatus
+from ctsd.interfaces.scanning import IScanIds, IStatus
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import Scan
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan

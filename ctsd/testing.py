@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from ctsd.errors import CTSDError, NoSuchScan, NoSuchService
-from ctsd.interfaces import IScans, IStatus
+from ctsd.interfaces.scanning import IScans, IStatus
 from ctsd.memory_records import MemoryRecords, MemoryThreats
 from ctsd.model import ROOT_SERVICE, Artifact, EncodedHit, ScanView
 from ctsd.states import SearcherState, SearchState

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 from twisted.logger import Logger
 
 from ctsd.artifacts import derived
-from ctsd.interfaces import IContents
+from ctsd.interfaces.feeds import IContents
 from ctsd.model import FILE, Artifact, File
 from ctsd.records import Derived, Within
 from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup

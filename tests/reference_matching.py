@@ -16,7 +16,7 @@ import ada_url
 from publicsuffixlist import PublicSuffixList
 from zope.interface import implementer
 
-from ctsd.interfaces import IIndicators
+from ctsd.interfaces.feeds import IIndicators
 from ctsd.model import FILE, JSON, PASSWORD, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, Matched, Record
 from ctsd.stored import indexed

@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import INodeStore, IScanStore, IShared, IStore, IThreatStore
+from ctsd.interfaces.store import INodeStore, IScanStore, IShared, IStore, IThreatStore
 from ctsd.model import (
     NOTHING,
     PASSWORD,

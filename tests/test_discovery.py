@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd import config, discovery
 from ctsd.discovery import Catalogue, Found, discover, start_all
 from ctsd.errors import ConfigError
-from ctsd.interfaces import IRecords
+from ctsd.interfaces.feeds import IRecords
 from ctsd.searcher import BaseArtifactSearch, SearcherSetup
 
 ONE = """

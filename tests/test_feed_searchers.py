@@ -63,7 +63,7 @@ class FakeFeeds:
         self.asked: list[tuple[Artifact, tuple[Derived, ...]]] = []
 
     def find(self, *, artifact: Artifact, derived: Any = (), limit: int, left_out: Any) -> Any:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         assert limit == MAX_HITS
         self.asked.append((artifact, tuple(derived)))
         for told in self.screens:
@@ -71,36 +71,36 @@ class FakeFeeds:
         return self.found
 
     def has_nothing(self, *, type: str, value: Any) -> bool:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return not self.found and not self.away
 
     def beside(self, *, asked: frozenset[str]) -> FakeFeeds:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return self.rest if self.rest is not None and "mine" in asked else self
 
     def mark(self, *, feed: str, record: Indexed) -> str:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return self.marks.get(feed, "")
 
     def within_now(self, *, artifact: Artifact) -> Within | None:
-        """See L{ctsd.interfaces.IContents}."""
+        """See L{ctsd.interfaces.feeds.IContents}."""
         return Within(self.derived, self.cut) if len(str(artifact.value)) < 20 else None
 
     def within(self, *, artifact: Artifact) -> Deferred[Within]:
-        """See L{ctsd.interfaces.IContents}."""
+        """See L{ctsd.interfaces.feeds.IContents}."""
         self.asked.append((artifact, ()))
         return succeed(Within(self.derived, self.cut))
 
     def trouble(self) -> str:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return "some"
 
     def loading(self) -> bool:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return True
 
     def describe(self) -> str:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return "2 of 2 feeds"
 
 

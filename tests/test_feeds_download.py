@@ -32,7 +32,7 @@ from ctsd.feeds.times import is_due, next_time, retry_time, righted, wait_secs, 
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import FAULT_SECS, LOOK_SECS, Updates
 from ctsd.feeds.visit import TooEarly
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download, Remote
 from tests.test_feeds_turns import Shared
 

@@ -23,7 +23,7 @@ from ctsd.feeds.envelope import Gathered
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.parsers.parse import parse
 from ctsd.feeds.parsers.tally import Tally
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download, Remote, Reply
 
 ONE = "5a5e3c33-f1a0-4b1f-9d0a-000000000001"

@@ -25,7 +25,7 @@ from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory, merge_feeds, write_feed
 from ctsd.feeds.keys import hash_of
 from ctsd.feeds.networks import NO_PARENT, parents_of
-from ctsd.interfaces import IIndicators
+from ctsd.interfaces.feeds import IIndicators
 from ctsd.model import PASSWORD, Artifact, Property
 from ctsd.records import FeedMatches, Record
 from tests.feeding import at_once

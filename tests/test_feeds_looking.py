@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from ctsd.feeds.contents import QUICK_CHARS, Limits
 from ctsd.feeds.looking import Contents
-from ctsd.interfaces import IContents
+from ctsd.interfaces.feeds import IContents
 from ctsd.model import FILE, Artifact, File
 from ctsd.records import Within
 from tests.feeding import at_once

@@ -33,7 +33,7 @@ from ctsd.feeds.small_lists import built_in
 from ctsd.feeds.standing import LATER_SECS, SOON_SECS
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
-from ctsd.interfaces import IFeeds
+from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import Artifact
 from ctsd.records import CONTAINS, FeedMatches
 from ctsd.remote import Download

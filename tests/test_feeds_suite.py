@@ -16,7 +16,7 @@ from ctsd.errors import SearchLater
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.threats import ThreatIndex
-from ctsd.interfaces import IRecords, IThreats
+from ctsd.interfaces.feeds import IRecords, IThreats
 from ctsd.model import Artifact, Threat
 from ctsd.records import NO_MATCHES, Derived, LookupLimits, Matches, Record
 from ctsd.store.memory import MemoryStore

@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from ctsd.addresses import way_out, why_host_refused, why_refused
 from ctsd.errors import OutboundError
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.outbound.bodies import gunzip
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.hops import first_hop, next_hop

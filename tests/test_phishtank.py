@@ -19,7 +19,7 @@ from ctsd.errors import SearchLater
 from ctsd.feeds.job import Refused
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
-from ctsd.interfaces import IFeeds, IRecords
+from ctsd.interfaces.feeds import IFeeds, IRecords
 from ctsd.model import EncodedHit, Hit, Property
 from ctsd.records import CONTAINS, FeedMatches, Indexed, Matched, Record
 from ctsd.searcher import Found, SearcherSetup

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import NoSuchScan, status_of
-from ctsd.interfaces import IScanIds
+from ctsd.interfaces.scanning import IScanIds
 from ctsd.scan_ids import ScanIds
 from tests import strategies
 

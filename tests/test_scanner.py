@@ -24,7 +24,7 @@ from ctsd.errors import (
     StoreError,
     Unavailable,
 )
-from ctsd.interfaces import IScans
+from ctsd.interfaces.scanning import IScans
 from ctsd.model import (
     FILE,
     NOTHING,

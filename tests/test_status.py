@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from ctsd import searcher
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan, SearchFailed, StoreError
-from ctsd.interfaces import IStatus
+from ctsd.interfaces.scanning import IStatus
 from ctsd.model import PASSWORD, Artifact, Ended, Suppressed
 from ctsd.scan_ids import ScanIds
 from ctsd.sources import Sources

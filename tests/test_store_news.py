@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial import unittest
 
-from ctsd.interfaces import THREATS
+from ctsd.interfaces.store import THREATS
 from ctsd.model import ScanState
 from ctsd.store.news import News
 from ctsd.store.postgres_target import Target

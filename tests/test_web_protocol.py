@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
 from ctsd.errors import LostScan, StoreError, Unavailable
-from ctsd.interfaces import IScans, ISpool
+from ctsd.interfaces.scanning import IScans, ISpool
 from ctsd.model import PASSWORD, Artifact
 from ctsd.testing import FakeScans
 from tests.web_fixtures import BOUNDARY, MULTIPART, WebCase, multipart, part, request, upload

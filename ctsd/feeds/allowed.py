@@ -16,7 +16,7 @@ from ctsd.artifacts import SHAPES, Shape
 from ctsd.feeds.indicators import public_suffixes
 from ctsd.feeds.keys import HOST, stored
 from ctsd.indicator_forms import Network, host_form, network
-from ctsd.interfaces import IShared
+from ctsd.interfaces.store import IShared
 from ctsd.model import FILE, JSON, PASSWORD
 from ctsd.plausible import expected
 

@@ -173,7 +173,7 @@ class Delta:
         now: float,
         limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> Matches:
-        """The threats that match, by id; see L{ctsd.interfaces.IRecords.find}."""
+        """The threats that match, by id; see L{ctsd.interfaces.feeds.IRecords.find}."""
         trigrams = self._trigrams.get(type)
         if trigrams is None:
             return NO_MATCHES

@@ -15,7 +15,7 @@ from ctsd.feeds.job import InThread
 from ctsd.feeds.layout import MISP
 from ctsd.feeds.mending import mend
 from ctsd.feeds.visit import Examine, Fetched, Steps, Visit
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download
 
 

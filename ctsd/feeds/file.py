@@ -36,7 +36,7 @@ from ctsd.feeds.job import (
 from ctsd.feeds.kept import Kept
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, write_told
-from ctsd.interfaces import IRecords
+from ctsd.interfaces.feeds import IRecords
 from ctsd.model import JSON
 from ctsd.records import Indexed, IndexLimits, Matches
 from ctsd.searcher import Parse

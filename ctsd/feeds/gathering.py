@@ -17,7 +17,7 @@ from ctsd.errors import OutboundError
 from ctsd.feeds.envelope import Envelope, Gathered, Page
 from ctsd.feeds.job import InThread
 from ctsd.feeds.misp_archive import MAX_PARTS, Archive, read_manifest
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download, Remote, Reply
 
 #: The largest page of a collection, and the largest manifest and event.

@@ -142,7 +142,7 @@ class Index:
         hidden: Container[int] = (),
     ) -> Matches:
         """
-        See L{ctsd.interfaces.IRecords.find}.
+        See L{ctsd.interfaces.feeds.IRecords.find}.
 
         :param hidden: threats that are left out, by their ids.
         """

@@ -20,7 +20,7 @@ from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.job import InThread
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory
-from ctsd.interfaces import IIndicators
+from ctsd.interfaces.feeds import IIndicators
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed
 

@@ -161,7 +161,7 @@ class KeyIndex:
         wanted: Callable[[str, Indexed], bool] | None = None,
         hidden: Container[str] = _NO_FEEDS,
     ) -> tuple[FeedMatches, ...]:
-        """See L{ctsd.interfaces.IIndicators.find}."""
+        """See L{ctsd.interfaces.feeds.IIndicators.find}."""
         runs: list[Run] | None = None
         buckets, hashes, shift = self._buckets, self._hashes, self._shift
         for wanted_hash, lookup in hashed(artifact, derived):
@@ -190,7 +190,7 @@ class KeyIndex:
         return self._matches(runs or [], artifact.type, patterns, limit, wanted, hidden)
 
     def has_nothing(self, type: str, value: JSON) -> bool:
-        """See L{ctsd.interfaces.IIndicators.has_nothing}."""
+        """See L{ctsd.interfaces.feeds.IIndicators.has_nothing}."""
         if type in self._longest or not isinstance(value, str):
             return False
         if self._first_look.finds_nothing(type, value):

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from ctsd.feeds.contents import TEXT_TYPES, Limits, is_quick, within
 from ctsd.feeds.job import InThread
-from ctsd.interfaces import IContents
+from ctsd.interfaces.feeds import IContents
 from ctsd.model import Artifact, File
 from ctsd.records import Within
 

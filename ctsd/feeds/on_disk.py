@@ -21,7 +21,7 @@ from ctsd.feeds.standing import (
     standing_of,
     troubles_of,
 )
-from ctsd.interfaces import IFeeds
+from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 

@@ -21,7 +21,7 @@ MARK_PROPERTY = "Warninglist"
 @define
 class Screening:
     """
-    One search's screening; its L{wanted} goes to L{ctsd.interfaces.IIndicators.find}::
+    One search's screening; its L{wanted} goes to L{ctsd.interfaces.feeds.IIndicators.find}::
 
         screening = Screening(lists=lists, allowed=allowed, now=now, marking=feeds_that_mark)
         found = indicators.find(artifact=artifact, limit=10, wanted=screening.wanted)

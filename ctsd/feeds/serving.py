@@ -34,7 +34,7 @@ from ctsd.feeds.screening import Screening
 from ctsd.feeds.some_feeds import Sharing
 from ctsd.feeds.standing import KeptFeed, Overview, Stands, read_states, troubles_of
 from ctsd.feeds.updates import Updates
-from ctsd.interfaces import IFeeds
+from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from ctsd.feeds.standing import Overview, Stands
-from ctsd.interfaces import IFeeds
+from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 

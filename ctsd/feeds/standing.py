@@ -153,7 +153,7 @@ class Overview:
     :ivar feeds: each feed, by name.
     :ivar lists: each warninglist, by name.
     :ivar hidden: the names of feeds that are not searched.
-    :ivar stale: see L{ctsd.interfaces.IFeeds}, as C{away} and C{retry_secs}.
+    :ivar stale: see L{ctsd.interfaces.feeds.IFeeds}, as C{away} and C{retry_secs}.
     """
 
     feeds: tuple[Standing, ...]
@@ -258,7 +258,7 @@ def described(standings: Sequence[Standing]) -> str:
 
 
 class Stands:
-    """The part of L{ctsd.interfaces.IFeeds} that says how feeds stand."""
+    """The part of L{ctsd.interfaces.feeds.IFeeds} that says how feeds stand."""
 
     @property
     def overview(self) -> Overview:
@@ -267,27 +267,27 @@ class Stands:
 
     @property
     def stale(self) -> Mapping[str, str]:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return self.overview.stale
 
     @property
     def away(self) -> tuple[str, ...]:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return self.overview.away
 
     @property
     def retry_secs(self) -> float:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return self.overview.retry_secs
 
     def trouble(self) -> str:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return troubles_of(self.overview.feeds)
 
     def loading(self) -> bool:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return any(one.loading for one in self.overview.feeds)
 
     def describe(self) -> str:
-        """See L{ctsd.interfaces.IFeeds}."""
+        """See L{ctsd.interfaces.feeds.IFeeds}."""
         return described(self.overview.feeds)

@@ -51,7 +51,7 @@ class ThreatFinds:
         return not self.delta and (self.base is None or not self.base.about.records)
 
     def find(self, type: str, value: JSON, limit: int, wanted: _Wanted | None) -> Matches:
-        """See L{ctsd.interfaces.IRecords.find}."""
+        """See L{ctsd.interfaces.feeds.IRecords.find}."""
         if self.is_empty:
             return NO_MATCHES
         keyed, is_cut = self._keyed(hashed(Artifact(type, value)), wanted)
@@ -74,7 +74,7 @@ class ThreatFinds:
     def find_within(
         self, derived: Iterable[Derived], limit: int, wanted: _Wanted | None
     ) -> Matches:
-        """See L{ctsd.interfaces.IThreats.find_within}."""
+        """See L{ctsd.interfaces.feeds.IThreats.find_within}."""
         if self.is_empty:
             return NO_MATCHES
         keyed, is_cut = self._keyed(hashed(_NO_VALUE, derived), wanted)

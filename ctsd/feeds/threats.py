@@ -33,7 +33,8 @@ from ctsd.feeds.job import (
 )
 from ctsd.feeds.kept import Kept
 from ctsd.feeds.threat_finds import ThreatFinds
-from ctsd.interfaces import THREATS, IThreats, IThreatStore
+from ctsd.interfaces.feeds import IThreats
+from ctsd.interfaces.store import THREATS, IThreatStore
 from ctsd.model import JSON
 from ctsd.records import Derived, Indexed, IndexLimits, LookupLimits, Matches
 

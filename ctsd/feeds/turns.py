@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from ctsd.errors import StoreError
 from ctsd.feeds.copies import Busy
 from ctsd.feeds.visit import hand_on
-from ctsd.interfaces import IShared
+from ctsd.interfaces.store import IShared
 
 _T = TypeVar("_T")
 

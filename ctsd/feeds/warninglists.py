@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from ctsd.errors import SearchLater
 from ctsd.indicator_forms import Network, host_form, network, url_form
-from ctsd.interfaces import IIndicators
+from ctsd.interfaces.feeds import IIndicators
 from ctsd.model import JSON, Artifact
 from ctsd.records import Record
 from ctsd.refanged import seen

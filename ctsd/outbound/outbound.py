@@ -12,7 +12,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from ctsd.errors import OutboundError
-from ctsd.interfaces import IOutbound
+from ctsd.interfaces.outbound import IOutbound
 from ctsd.model import JSON
 from ctsd.outbound.bodies import InMemory, InThread, OnDisk, gunzip
 from ctsd.outbound.exchange import Exchange, Question

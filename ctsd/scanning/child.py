@@ -21,7 +21,7 @@ from twisted.internet.task import react
 from twisted.logger import STDLibLogObserver, globalLogBeginner
 
 from ctsd.errors import NotConfigured, SearchFailed
-from ctsd.interfaces import IRecords, IThreats
+from ctsd.interfaces.feeds import IRecords, IThreats
 from ctsd.model import Ended, Outcome
 from ctsd.scanning.asking import ask_blocking, ask_waiting
 from ctsd.scanning.isolation import ChildRequest, encode_answered

@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
-from ctsd.interfaces import IScanIds, IScanStore, ISpool
+from ctsd.interfaces.scanning import IScanIds, ISpool
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import FILE, NOTHING, Artifact, Outcome, Scan, ScanState, ScanView, Search
 from ctsd.records import Finds
 from ctsd.scanning.asking import ask_local

@@ -6,7 +6,7 @@ from twisted.internet.defer import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from ctsd.errors import Unavailable
-from ctsd.interfaces import IScanStore
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import Scan, ScanState, ScanView
 from ctsd.scanning.rules import Rules
 from ctsd.scanning.views import Views
@@ -35,7 +35,7 @@ class Following:
         was waited for long enough.
 
         :param since: when the waiting began, if not now, monotonic seconds.
-        :raises LostScan: see L{ctsd.interfaces.IScans.view}.
+        :raises LostScan: see L{ctsd.interfaces.scanning.IScans.view}.
         :raises Unavailable: the store is away, or the scan is gone.
         """
         started = self._clock.seconds() if since is None else since

@@ -9,7 +9,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ctsd.interfaces import INodeStore
+from ctsd.interfaces.store import INodeStore
 
 
 class Membership:

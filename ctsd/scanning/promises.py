@@ -16,7 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import LostScan, StoreError, Unavailable
-from ctsd.interfaces import IScanStore, ISpool
+from ctsd.interfaces.scanning import ISpool
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import Ended, Outcome, Scan, ScanState, ScanView
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.following import Following

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from ctsd.interfaces import IScanStore, ISpool
+from ctsd.interfaces.scanning import ISpool
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import Ended, Outcome, Scan, ScanState
 from ctsd.scanning.flight import Flight
 from ctsd.scanning.live import LiveScan, needs_file, questions_for

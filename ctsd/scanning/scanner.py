@@ -19,7 +19,8 @@ from zope.interface import implementer
 from ctsd.artifacts import digest as digest_of
 from ctsd.artifacts import is_empty, shaped
 from ctsd.errors import Unavailable, UnknownArtifact
-from ctsd.interfaces import IScanIds, IScans, IScanStore
+from ctsd.interfaces.scanning import IScanIds, IScans
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import (
     FILE,
     ROOT_SERVICE,

@@ -13,7 +13,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.interfaces import ISpool, IStore
+from ctsd.interfaces.scanning import ISpool
+from ctsd.interfaces.store import IStore
 from ctsd.scanning.flight import MAX_UNFINISHED, Flight
 from ctsd.scanning.membership import Membership
 from ctsd.scanning.promises import Promises

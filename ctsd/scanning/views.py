@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from ctsd.errors import LostScan, NoSuchScan
-from ctsd.interfaces import IScanStore
+from ctsd.interfaces.store import IScanStore
 from ctsd.model import Artifact, Scan, ScanState, ScanView
 from ctsd.scanning.live import LiveScan, part_of
 from ctsd.scanning.recent import RecentViews
@@ -51,7 +51,7 @@ class Views:
         """
         A scan as the store has it.
 
-        :raises LostScan: see L{ctsd.interfaces.IScans.view}.
+        :raises LostScan: see L{ctsd.interfaces.scanning.IScans.view}.
         """
         live = self.revived(scan)
         if scan.state is ScanState.OPEN:
@@ -69,7 +69,7 @@ class Views:
         have been sent again.
 
         :param issued: when its id was minted, POSIX seconds in store time.
-        :raises LostScan: see L{ctsd.interfaces.IScans.view}.
+        :raises LostScan: see L{ctsd.interfaces.scanning.IScans.view}.
         :raises NoSuchScan: it is older than what is retained.
         """
         scan = await self._store.load(scan_id=scan_id)

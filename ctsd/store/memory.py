@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 class MemoryStore(Verbs, Service):
     """
-    The shipped fake of L{ctsd.interfaces.IStore}: every Deferred has fired when it is returned.
+    The shipped fake of L{ctsd.interfaces.store.IStore}: every Deferred has fired when it is
+    returned.
 
     Stopping and starting the service keeps everything, as a restart of the daemon would.
 
@@ -74,15 +75,15 @@ class MemoryStore(Verbs, Service):
         """As of a real store; there is nothing to do."""
 
     def secret(self) -> bytes:
-        """See L{ctsd.interfaces.IScanStore.secret}."""
+        """See L{ctsd.interfaces.store.IScanStore.secret}."""
         return self._secret
 
     def full(self) -> str:
-        """See L{ctsd.interfaces.IScanStore.full}."""
+        """See L{ctsd.interfaces.store.IScanStore.full}."""
         return self.fullness or self.aging.too_big
 
     def remember(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> None:
-        """See L{ctsd.interfaces.IScanStore.remember}."""
+        """See L{ctsd.interfaces.store.IScanStore.remember}."""
         writing = self._write(
             bound(
                 scan_steps.write_scans,

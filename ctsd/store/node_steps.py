@@ -1,4 +1,4 @@
-"""What L{ctsd.interfaces.INodeStore} does, as steps."""
+"""What L{ctsd.interfaces.store.INodeStore} does, as steps."""
 
 from __future__ import annotations
 

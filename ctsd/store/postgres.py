@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 class PostgresStore(QueuedVerbs):
     """
-    L{ctsd.interfaces.IStore} in a PostgreSQL database, which other processes may use, too.
+    L{ctsd.interfaces.store.IStore} in a PostgreSQL database, which other processes may use, too.
 
     Open it, then start it as a service. Store time is the server's. A write whose connection is
     lost while it is committed fails, although it may be in the database.
@@ -181,15 +181,15 @@ class PostgresStore(QueuedVerbs):
         await self._pool.stop()
 
     def secret(self) -> bytes:
-        """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
+        """See L{ctsd.interfaces.store.IScanStore.secret}; known after L{open}."""
         return self._secret
 
     def changed(self, *, what: str) -> Deferred[None]:
-        """See L{ctsd.interfaces.INews.changed}."""
+        """See L{ctsd.interfaces.store.INews.changed}."""
         return self._news.wait(what)
 
     def hears(self) -> bool:
-        """See L{ctsd.interfaces.INews.hears}."""
+        """See L{ctsd.interfaces.store.INews.hears}."""
         return self._news.hears()
 
     # The server's clock

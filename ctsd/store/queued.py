@@ -81,15 +81,15 @@ class QueuedVerbs(Verbs, Service):
         return self._queue.lost
 
     def full(self) -> str:
-        """See L{ctsd.interfaces.IScanStore.full}."""
+        """See L{ctsd.interfaces.store.IScanStore.full}."""
         return self._disk_full or self.aging.too_big
 
     def remember(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> None:
-        """See L{ctsd.interfaces.IScanStore.remember}."""
+        """See L{ctsd.interfaces.store.IScanStore.remember}."""
         self._queue.put_later((scan, finds))
 
     def load(self, *, scan_id: str) -> Deferred[Scan | None]:
-        """See L{ctsd.interfaces.IScanStore.load}; also what still waits to be written."""
+        """See L{ctsd.interfaces.store.IScanStore.load}; also what still waits to be written."""
         waiting = self._queue.remembered(scan_id)
         if waiting is not None:
             return succeed(as_kept(waiting))
@@ -97,8 +97,8 @@ class QueuedVerbs(Verbs, Service):
 
     def beat(self, *, holder: str, secs: float) -> Deferred[bool]:
         """
-        See L{ctsd.interfaces.INodeStore.beat}; past the queue: what waits there must not make us
-        look dead.
+        See L{ctsd.interfaces.store.INodeStore.beat}; past the queue: what waits there must not make
+        us look dead.
         """
         beat = Write(bound(node_steps.beat, holder, secs, self.now()), durable=False)
         return self._run([beat]).addCallback(lambda results: bool(results[0][1]))

@@ -1,4 +1,4 @@
-"""What L{ctsd.interfaces.IScanStore} does, as steps."""
+"""What L{ctsd.interfaces.store.IScanStore} does, as steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What L{ctsd.interfaces.IShared} does, as steps."""
+"""What L{ctsd.interfaces.store.IShared} does, as steps."""
 
 from __future__ import annotations
 

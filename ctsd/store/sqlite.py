@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 class SQLiteStore(QueuedVerbs):
     """
-    L{ctsd.interfaces.IStore} in one file, which other processes (C{ctsd threats}) may use, too.
+    L{ctsd.interfaces.store.IStore} in one file, which other processes (C{ctsd threats}) may use,
+    too.
 
     Open it, then start it as a service; after C{stopService} has fired it can be thrown away.
     """
@@ -179,11 +180,11 @@ class SQLiteStore(QueuedVerbs):
         writer.close()
 
     def promise(self, *, scan: Scan, finds: Sequence[Finds] = ()) -> Deferred[Scan | None]:
-        """See L{ctsd.interfaces.IScanStore.promise}."""
+        """See L{ctsd.interfaces.store.IScanStore.promise}."""
         return self._unless_gone() or super().promise(scan=scan, finds=finds)
 
     def due(self, *, now: float, holder: str, limit: int) -> Deferred[list[Scan]]:
-        """See L{ctsd.interfaces.IScanStore.due}; it is asked often, so here a loss is noticed."""
+        """See L{ctsd.interfaces.store.IScanStore.due}; asked often, so here a loss is noticed."""
         return self._unless_gone() or super().due(now=now, holder=holder, limit=limit)
 
     def _unless_gone(self) -> Deferred[Any] | None:
@@ -193,7 +194,7 @@ class SQLiteStore(QueuedVerbs):
         return fail(StoreError(f"{self._path} was removed or replaced; restart ctsd"))
 
     def secret(self) -> bytes:
-        """See L{ctsd.interfaces.IScanStore.secret}; known after L{open}."""
+        """See L{ctsd.interfaces.store.IScanStore.secret}; known after L{open}."""
         return self._secret
 
     def _run(self, group: Sequence[Write]) -> Deferred[list[Result]]:

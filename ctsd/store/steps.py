@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
-from ctsd.interfaces import THREATS
+from ctsd.interfaces.store import THREATS
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Tell:
     """
     When this is committed, other processes are told, where the engine can; yields nothing of use.
 
-    :ivar what: see L{ctsd.interfaces.INews}.
+    :ivar what: see L{ctsd.interfaces.store.INews}.
     """
 
     what: str

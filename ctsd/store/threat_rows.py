@@ -54,7 +54,7 @@ def read_threats(path: Path) -> Iterator[Threat]:
 
 def read_version(path: Path) -> int:
     """
-    The newest change's number (L{ctsd.interfaces.IThreatStore.version}).
+    The newest change's number (L{ctsd.interfaces.store.IThreatStore.version}).
 
     Read it before the threats: what changes in between is told again, and does no harm.
 

@@ -1,4 +1,4 @@
-"""What L{ctsd.interfaces.IThreatStore} does, as steps; imports are in L{import_steps}."""
+"""What L{ctsd.interfaces.store.IThreatStore} does, as steps; imports are in L{import_steps}."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from ctsd.interfaces import IStore
+from ctsd.interfaces.store import IStore
 from ctsd.model import Scan, ScanState, Search, Threat
 from ctsd.records import Changes, Finds
 from ctsd.store import import_steps, node_steps, scan_steps, shared_steps, threat_steps
@@ -63,11 +63,11 @@ class Verbs(ABC):
         return self._wall_clock()
 
     def changed(self, *, what: str) -> Deferred[None]:
-        """See L{ctsd.interfaces.INews.changed}; here nobody tells."""
+        """See L{ctsd.interfaces.store.INews.changed}; here nobody tells."""
         return Deferred()
 
     def hears(self) -> bool:
-        """See L{ctsd.interfaces.INews.hears}."""
+        """See L{ctsd.interfaces.store.INews.hears}."""
         return False
 
     # Scans

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ctsd
-from ctsd.interfaces import IScans, IStatus
+from ctsd.interfaces.scanning import IScans, IStatus
 from ctsd.states import SearcherState
 from ctsd.web.answers import Answer
 

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 import ctsd
-from ctsd.interfaces import IScans, IStatus
+from ctsd.interfaces.scanning import IScans, IStatus
 from ctsd.states import SearcherState, SearchState
 from ctsd.web.answers import NO_CONTENT, Answer
 from ctsd.web.targets import CONSOLE, Kind, Target

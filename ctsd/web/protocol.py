@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import BadArtifact, BodyTooLarge, NoSuchService, Unavailable, status_of
-from ctsd.interfaces import IScans, ISpool
+from ctsd.interfaces.scanning import IScans, ISpool
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, ScanView
 from ctsd.spool_file import InThread
 from ctsd.uploads import Parts

@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.web.http import datetimeToString
 from twisted.web.server import Site
 
-from ctsd.interfaces import IScans
+from ctsd.interfaces.scanning import IScans
 from ctsd.spool import Spool
 from ctsd.spool_file import InThread
 from ctsd.web.app import make_app

@@ -69,8 +69,8 @@ def find_target(target: bytes, has_service: Callable[..., bool]) -> Target:
     """
     What a request target means.
 
-    :param has_service: L{ctsd.interfaces.IScans.has_service}. A service comes before an id of
-        the root service that looks the same.
+    :param has_service: L{ctsd.interfaces.scanning.IScans.has_service}. A service comes before
+        an id of the root service that looks the same.
     """
     if target == b"/":
         return ROOT
