@@ -1,16 +1,18 @@
 """
-What searchers answer of what an index has found, and how they say that not all was looked at.
+What searchers answer, what they make of what an index has found, and how they say that not all was
+looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ctsd.model import JSON, EncodedHit, Hit
+from attrs import field, frozen
+
+from ctsd.model import JSON, EncodedHit, Hit, Suppressed
 from ctsd.properties import string
 from ctsd.records import Matches
-from ctsd.searcher import Found
 from ctsd.shown import noted
 
 #: More hits than these are counted, not shown.
@@ -21,6 +23,38 @@ INCOMPLETE_PROPERTY: Final = "Incomplete"
 
 #: What an index has not looked at, when nothing is known of what it has.
 _BEYOND: Final = "what is known beyond the threats that were left out"
+
+
+def _names(given: Iterable[str] | str) -> tuple[str, ...]:
+    if isinstance(given, str):
+        # As a sequence it would be told letter by letter.
+        return (given,) if given else ()
+    return tuple(given)
+
+
+@frozen
+class Found:
+    """
+    Hits, and how many there are beyond those.
+
+    :ivar hits: at most as many as are worth showing (10); L{Hit}s, or what an index has made of
+        them (L{ctsd.records.Indexed.hit}).
+    :ivar more: how many further findings there are.
+    :ivar at_least: whether C{more} is a lower bound.
+    :ivar missing: the names of the sources that could not be asked, where the searcher stands for
+        several; it is then asked again in C{after_secs}, and its hits so far are shown at once. A
+        text is one name.
+    :ivar suppressed: what was found and is no hit, as much of it as is kept with the scan;
+        C{suppressed_more} counts the rest.
+    """
+
+    hits: tuple[Hit | EncodedHit, ...] = ()
+    more: int = 0
+    at_least: bool = False
+    missing: tuple[str, ...] = field(default=(), converter=_names)
+    after_secs: float = 60.0
+    suppressed: tuple[Suppressed, ...] = ()
+    suppressed_more: int = 0
 
 
 def answer_of(

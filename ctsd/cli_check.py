@@ -36,7 +36,8 @@ from ctsd.model import JSON
 from ctsd.passwords import BadPasswords, read
 from ctsd.records import Derived, Indexed, LookupLimits, Matches
 from ctsd.scanning.failing import DIRECTORY, read_failing
-from ctsd.searcher import Parse, SearcherSetup, hook
+from ctsd.searcher import hook
+from ctsd.searcher_setup import Parse, SearcherSetup
 from ctsd.sources import feeds_on
 from ctsd.states import Failing
 from ctsd.store.places import is_network_filesystem

@@ -33,7 +33,8 @@ from ctsd.errors import ConfigError, NotConfigured
 from ctsd.feed_searchers import FeedsArtifactSearch, FeedsTextArtifactSearch
 from ctsd.internal import InternalArtifactSearch, InternalTextArtifactSearch
 from ctsd.model import ROOT_SERVICE
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup, name_of
+from ctsd.searcher import BaseArtifactSearch, name_of
+from ctsd.searcher_setup import SearcherSetup
 
 __all__ = [
     "Catalogue",

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Final
 from attrs import define, evolve, field
 from twisted.logger import Logger
 
-from ctsd.answering import MAX_HITS, some_recipients, told_of, with_cut
+from ctsd.answering import MAX_HITS, Found, some_recipients, told_of, with_cut
 from ctsd.artifacts import SHAPES, matches
 from ctsd.interfaces.feeds import IFeeds
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, EncodedHit, Hit, Suppressed
 from ctsd.records import CONTAINS, Derived, FeedMatches, Matched, Within
-from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.shown import noted, safe_text
 from ctsd.text_search import TextArtifactSearch, id_of
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ctsd.answering import MAX_HITS, answer_of, some_recipients
+from ctsd.answering import MAX_HITS, Found, answer_of, some_recipients
 from ctsd.artifacts import SHAPES, derived
 from ctsd.interfaces.feeds import IThreats
 from ctsd.model import FILE, JSON, PASSWORD, Artifact
 from ctsd.records import Derived, Indexed, Within
-from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.text_search import TextArtifactSearch
 
 

@@ -1,205 +1,19 @@
-"""
-What every searcher inherits, and what a running search knows of itself.
-
-Authors import all of this from L{ctsd.searching}.
-"""
+"""What every searcher inherits, and what is known of one whatever its author has done."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextvars import ContextVar
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
-from attrs import define, field, frozen
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ctsd.errors import NotConfigured
-from ctsd.interfaces.feeds import IContents, IFeeds, IRecords, IThreats
 from ctsd.interfaces.scanning import ISearcher
-from ctsd.model import JSON, Artifact, EncodedHit, File, Hit, Suppressed, Threat
+from ctsd.model import Artifact, Threat
 from ctsd.properties import as_artifact, as_property
-from ctsd.records import Record
-
-
-def _names(given: Iterable[str] | str) -> tuple[str, ...]:
-    if isinstance(given, str):
-        # As a sequence it would be told letter by letter.
-        return (given,) if given else ()
-    return tuple(given)
-
-
-@frozen
-class Found:
-    """
-    Hits, and how many there are beyond those.
-
-    :ivar hits: at most as many as are worth showing (10); L{Hit}s, or what an index has made of
-        them (L{ctsd.records.Indexed.hit}).
-    :ivar more: how many further findings there are.
-    :ivar at_least: whether C{more} is a lower bound.
-    :ivar missing: the names of the sources that could not be asked, where the searcher stands for
-        several; it is then asked again in C{after_secs}, and its hits so far are shown at once. A
-        text is one name.
-    :ivar suppressed: what was found and is no hit, as much of it as is kept with the scan;
-        C{suppressed_more} counts the rest.
-    """
-
-    hits: tuple[Hit | EncodedHit, ...] = ()
-    more: int = 0
-    at_least: bool = False
-    missing: tuple[str, ...] = field(default=(), converter=_names)
-    after_secs: float = 60.0
-    suppressed: tuple[Suppressed, ...] = ()
-    suppressed_more: int = 0
-
-
-#: What C{search} may give.
-Answer = Iterable[Hit | Threat] | Found | None
-
-#: Reads one open source file, as lines of text, into records. Runs in a child process, so it has
-#: to be a module-level function. It raises C{ValueError} when the file as a whole is wrong; for a
-#: record it can't use it yields None, which is counted.
-Parse = Callable[[Iterable[str]], Iterator[Record | None]]
-
-
-def _no_feeds() -> IFeeds:
-    raise NotConfigured("no feed is on")
-
-
-def _no_contents() -> IContents:
-    raise NotConfigured("nothing is looked into here")
-
-
-def _no_feed(name: str) -> IFeeds | None:
-    return None
-
-
-def _no_catalogue(path: Path, feed: str, keep: str) -> IRecords:
-    raise NotConfigured(f"no description of {feed} is here")
-
-
-@frozen(kw_only=True)
-class SearcherSetup:
-    """
-    What a searcher is given when the daemon starts.
-
-    :ivar settings: its table C{[searchers.<name>]}, without the keys that are ctsd's own
-        (C{required}, C{timeout_secs}, C{slots}); secrets are resolved already. Paths are as
-        written: give them to L{path}.
-    :ivar data_dir: a directory of its own in C{state_dir}, for files that it wants to keep.
-    :ivar base_dir: what relative paths are relative to: the configuration file's directory.
-    :ivar clock: for every wait.
-    """
-
-    settings: dict[str, Any] = field(repr=False)
-    data_dir: Path
-    base_dir: Path
-    clock: IReactorTime
-    _records: Callable[[Path, Parse, str], IRecords]
-    _threats: Callable[[], IThreats]
-    _feeds: Callable[[], IFeeds] = field(default=_no_feeds)
-    _feed: Callable[[str], IFeeds | None] = field(default=_no_feed)
-    _described: Callable[[Path, str, str], IRecords] = field(default=_no_catalogue)
-    _contents: Callable[[], IContents] = field(default=_no_contents)
-
-    def path(self, value: str | Path) -> Path:
-        """A path from the settings: a relative one is relative to the configuration's file."""
-        return self.base_dir / value
-
-    def records(self, path: Path, parse: Parse, *, keep: str = "records") -> IRecords:
-        """
-        Index a file of indicators and keep the index current: rebuilt in a child process when
-        the file has changed, swapped in atomically, kept in C{data_dir} for the next start.
-
-        :param keep: the index's file name, when a searcher has several.
-        """
-        return self._records(path, parse, keep)
-
-    def described(self, path: Path, feed: str, *, keep: str = "records") -> IRecords:
-        """
-        As L{records}, of a file that looks as the catalogue describes a feed.
-
-        :param feed: its name in the catalogue.
-        """
-        return self._described(path, feed, keep)
-
-    def feed(self, name: str) -> IFeeds | None:
-        """
-        One feed alone, for this searcher: where it is asked, the searcher C{feeds} leaves that
-        feed to it.
-
-        :return: None when there is no such feed, or it is off.
-        """
-        return self._feed(name)
-
-    def threats(self) -> IThreats:
-        """The local database's index."""
-        return self._threats()
-
-    def contents(self) -> IContents:
-        """What looks into texts, messages and files, under the limits of the configuration."""
-        return self._contents()
-
-    def feeds(self) -> IFeeds:
-        """
-        The feeds that are on.
-
-        :raises NotConfigured: none is.
-        """
-        return self._feeds()
-
-
-@define(kw_only=True)
-class SearchContext:
-    """
-    One running search.
-
-    :ivar id: the scan's id.
-    :ivar type: the artifact's type.
-    :ivar value: its value, as C{search_term}.
-    :ivar searcher: the searcher's name.
-    :ivar scope: the service that keeps finds to itself; empty when everybody may see them.
-    :ivar source: the artifact's digest; empty for passwords, whose finds are not stored.
-    :ivar asked: the names of all searchers that are asked for this artifact in this scan.
-    :ivar setup: see L{SearcherSetup}; its parts are here, too.
-    :ivar file: what came along with an artifact of another type than C{file.content}: a message,
-        a certificate.
-    :ivar found: what C{store_threat_info} was told so far.
-    """
-
-    id: str
-    type: str
-    value: JSON = field(repr=False)
-    searcher: str
-    scope: str = ""
-    source: bytes = field(default=b"", repr=False)
-    asked: frozenset[str] = frozenset()
-    setup: SearcherSetup
-    file: File | None = field(default=None, repr=False)
-    found: list[Threat] = field(factory=list, repr=False)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The searcher's settings."""
-        return self.setup.settings
-
-    @property
-    def data_dir(self) -> Path:
-        """The searcher's own directory."""
-        return self.setup.data_dir
-
-    @property
-    def clock(self) -> IReactorTime:
-        """For every wait."""
-        return self.setup.clock
-
-
-#: The search that runs in this context; the scanner sets it around every call.
-current_search: ContextVar[SearchContext] = ContextVar("ctsd.current_search")
+from ctsd.search_context import current_search
+from ctsd.searcher_setup import SearcherSetup
 
 
 def owner_of(searcher: str, scope: str) -> str:
@@ -293,7 +107,7 @@ class BaseArtifactSearch:
         :param search_term: its value in the shape of its type; for C{file.content} an open,
             read-only binary file with C{.name}, C{.size}, C{.content_type}, C{.md5}, C{.sha1},
             C{.sha256}.
-        :param kwargs: C{context}, the L{SearchContext}; more may come.
+        :param kwargs: C{context}, the L{ctsd.search_context.SearchContext}; more may come.
         """
         raise NotImplementedError(f"{type(self).__name__} does not search")
 
@@ -361,19 +175,3 @@ def hook(searcher: BaseArtifactSearch, name: str) -> Any:
     except BaseException as error:
         Logger(__name__).failure("{name}() of a searcher is broken", name=name)
         return _BROKEN_HOOKS[name](error)
-
-
-__all__ = [
-    "Answer",
-    "Awaitable",
-    "BaseArtifactSearch",
-    "Found",
-    "NotConfigured",
-    "Parse",
-    "SearchContext",
-    "SearcherSetup",
-    "current_search",
-    "hook",
-    "name_of",
-    "owner_of",
-]

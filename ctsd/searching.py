@@ -4,7 +4,7 @@ The public face of ctsd for authors of searchers: everything a searcher needs, f
 See the README, "Write a searcher".
 """
 
-from ctsd.answering import answer_of
+from ctsd.answering import Found, answer_of
 from ctsd.errors import NotConfigured, SearchFailed, SearchLater
 from ctsd.feed_searchers import look_up
 from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
@@ -12,7 +12,9 @@ from ctsd.internal import InternalArtifactSearch
 from ctsd.model import Artifact, File, Hit, Property, Suppressed, Threat
 from ctsd.properties import ip, lat_lng, number, string, uri
 from ctsd.records import Indexed, Matches, Record
-from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 
 __all__ = [
     "Artifact",

@@ -45,7 +45,7 @@ from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Source
-from ctsd.searcher import Parse, SearcherSetup
+from ctsd.searcher_setup import Parse, SearcherSetup
 from ctsd.store import choose
 from ctsd.store.queued import QueuedVerbs
 

@@ -9,11 +9,14 @@ from typing import Any, ClassVar, Final
 
 from twisted.logger import Logger
 
+from ctsd.answering import Found
 from ctsd.artifacts import derived
 from ctsd.interfaces.feeds import IContents
 from ctsd.model import FILE, Artifact, File
 from ctsd.records import Derived, Within
-from ctsd.searcher import BaseArtifactSearch, Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 
 #: What indicators are looked for within.
 _TEXTS: Final = frozenset({"cert.x509", "email", "email.body", "string", FILE})

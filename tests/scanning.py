@@ -14,7 +14,8 @@ from ctsd.model import Hit
 from ctsd.properties import string
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Ask, Question, Source
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 
 
 def a_hit(text: str = "bad") -> Hit:

@@ -24,8 +24,7 @@ from tests.test_config import write_key_pair
 from tests.test_passwords import argon2
 
 SEARCHER = """
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup
-from ctsd.errors import NotConfigured
+from ctsd.searching import BaseArtifactSearch, NotConfigured, SearcherSetup
 
 class Keyed(BaseArtifactSearch):
     keys = {{"api_key": str}}

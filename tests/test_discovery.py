@@ -17,7 +17,8 @@ from ctsd import config, discovery
 from ctsd.discovery import Catalogue, Found, discover, start_all
 from ctsd.errors import ConfigError
 from ctsd.interfaces.feeds import IRecords
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 
 ONE = """
 from ctsd.searcher import BaseArtifactSearch

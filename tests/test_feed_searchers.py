@@ -15,6 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.answering import Found
 from ctsd.artifacts import SHAPES
 from ctsd.errors import NotConfigured
 from ctsd.feed_searchers import (
@@ -31,7 +32,8 @@ from ctsd.records import CONTAINS, Derived, FeedMatches, Indexed, LookupLimits, 
 from ctsd.scanning.asking import ask_local, ask_waiting
 from ctsd.scanning.live import needs_file, questions_for
 from ctsd.scanning.source import Ask, Question, Source
-from ctsd.searcher import Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.wire import encode_hit
 
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.answering import Found
 from ctsd.artifacts import SHAPES
 from ctsd.errors import SearchLater
 from ctsd.feeds.contents import QUICK_CHARS, Limits
@@ -25,7 +26,8 @@ from ctsd.records import LookupLimits, Matches, Record
 from ctsd.scanning.asking import ask_local, ask_waiting
 from ctsd.scanning.live import questions_for
 from ctsd.scanning.source import Ask, Source
-from ctsd.searcher import Found, SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.testing import MemoryRecords, MemoryThreats
 from ctsd.wire import encode_hit
 from tests.feeding import at_once

@@ -21,7 +21,10 @@ ROOMS = {
     "stored": "stored threat_lines",
     "scan_ids": "scan_ids",
     "scans": "scans",
-    "searcher": "answering feed_searchers internal properties searcher searching text_search",
+    "searcher": (
+        "answering feed_searchers internal properties search_context searcher searcher_setup"
+        " searching text_search"
+    ),
     "store": "store",
     "feeds": "feeds",
     "outbound": "outbound",

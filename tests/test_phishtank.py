@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.answering import Found
 from ctsd.errors import SearchLater
 from ctsd.feeds.job import Refused
 from ctsd.feeds.parsers.tally import Tally
@@ -22,7 +23,7 @@ from ctsd.feeds.reading import Reading
 from ctsd.interfaces.feeds import IFeeds, IRecords
 from ctsd.model import EncodedHit, Hit, Property
 from ctsd.records import CONTAINS, FeedMatches, Indexed, Matched, Record
-from ctsd.searcher import Found, SearcherSetup
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.stored import indexed
 from ctsd.testing import MemoryRecords, encode_hit
 from searchers.phishtank import FEED, SAMPLE, PhishTankArtifactSearch

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from ctsd.answering import Found
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import (
     FILE,
@@ -32,7 +33,7 @@ from ctsd.scanning.running import BUSY_RETRY_SECS, Runner
 from ctsd.scanning.slots import Slots
 from ctsd.scanning.source import Answered, Ask, Question, Source
 from ctsd.scans import backoff_secs
-from ctsd.searcher import BaseArtifactSearch, Found, name_of
+from ctsd.searcher import BaseArtifactSearch, name_of
 from tests.scanning import Blocking, Local, Threads, Told, a_hit, ask_about, source_of
 
 

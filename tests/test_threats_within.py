@@ -26,7 +26,8 @@ from ctsd.feeds.looking import Contents
 from ctsd.internal import InternalArtifactSearch, InternalTextArtifactSearch
 from ctsd.model import Artifact, Threat
 from ctsd.records import Derived, Indexed, Record
-from ctsd.searcher import SearchContext, SearcherSetup
+from ctsd.search_context import SearchContext
+from ctsd.searcher_setup import SearcherSetup
 from ctsd.shown import noted
 from ctsd.stored import indexed
 from ctsd.testing import MemoryThreats

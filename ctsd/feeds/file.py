@@ -39,7 +39,7 @@ from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces.feeds import IRecords
 from ctsd.model import JSON
 from ctsd.records import Indexed, IndexLimits, Matches
-from ctsd.searcher import Parse
+from ctsd.searcher_setup import Parse
 
 #: How often a file that is still being written is looked at again before its turn is over.
 _LOOKS = 5

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ctsd.answering import Found
 from ctsd.errors import SearchFailed, SearchLater
 from ctsd.model import FILE, NOTHING, PASSWORD, Ended, File, Hit, Outcome, Threat
 from ctsd.properties import string
@@ -21,11 +22,7 @@ from ctsd.records import Finds
 from ctsd.scanning.hiding import hiding
 from ctsd.scanning.source import Answered, Ask, Question, SearchFile, Source
 from ctsd.scans import merge
-from ctsd.searcher import (
-    Found,
-    SearchContext,
-    current_search,
-)
+from ctsd.search_context import SearchContext, current_search
 from ctsd.wire import encode_hits
 
 #: The usual answer.

@@ -26,7 +26,8 @@ from ctsd.model import Ended, Outcome
 from ctsd.scanning.asking import ask_blocking, ask_waiting
 from ctsd.scanning.isolation import ChildRequest, encode_answered
 from ctsd.scanning.source import Answered, Source
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup
+from ctsd.searcher import BaseArtifactSearch
+from ctsd.searcher_setup import SearcherSetup
 
 
 def read_request(stdin: BinaryIO) -> ChildRequest:

@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from ctsd.model import JSON, File, Outcome
 from ctsd.records import Finds
 from ctsd.scanning.slots import Slots
-from ctsd.searcher import BaseArtifactSearch, SearcherSetup, hook, owner_of
+from ctsd.searcher import BaseArtifactSearch, hook, owner_of
+from ctsd.searcher_setup import SearcherSetup
 
 
 @frozen
