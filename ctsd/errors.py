@@ -16,6 +16,7 @@ Everything that goes wrong on purpose, as one tree::
     ├── SearchFailed      (searchers) I could not ask
     ├── NotConfigured     (searchers) this searcher is off, and why
     ├── OutboundError     a server of others could not be asked, or its answer can't be taken
+    │   └── Unreached     nothing was sent to it
     └── ConfigError       the configuration stops the start
 
 L{ANSWERS} is the one table from an error to its HTTP status; an error that is not in it is a
@@ -134,6 +135,10 @@ class OutboundError(CTSDError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class Unreached(OutboundError):
+    """No request left for a server of others: it has not been troubled."""
 
 
 class ConfigError(CTSDError):

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ctsd._toml import Document
-from ctsd.errors import OutboundError, StoreError
+from ctsd.errors import OutboundError, StoreError, Unreached
 from ctsd.feeds.copies import BadState, Busy, Copies, Copy, Disk, FeedState
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
@@ -306,6 +306,31 @@ class UpdateTests(DownloadsCase):
         self.assertEqual((state.error, state.failures), ("its name has no address", 1))
         self.assertEqual(state.due, NOW + 600)
         self.assertIsNone(state.copy)
+
+    def test_nothing_was_sent(self) -> None:
+        """Where it was our network that was away, the provider's minimum keeps nobody waiting."""
+        self.provider.answers = [Unreached("its name has no address")] * 7
+        waits = []
+        for _ in range(6):
+            state = self.update()
+            waits.append(state.due - self.now)
+            self.now = state.due
+        self.assertEqual(waits, [60, 120, 240, 480, 900, 900])
+        self.now -= 899
+        self.assertEqual(self.update().failures, 7)
+        self.answer()
+        self.assertEqual(self.update().failures, 0)
+        # It was reached this time.
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+
+    def test_a_death_on_the_way(self) -> None:
+        """Whoever died before an answer may have reached the provider."""
+        self.provider.answers = [Unreached("its name has no address")]
+        self.update()
+        waiting: Deferred[Download] = Deferred()
+        self.provider.answers = [waiting]
+        self.downloads.update(self.description).addErrback(lambda _: None)
+        self.assertFalse(self.copies.state().unreached)
 
     def test_nobody_could_read_it(self) -> None:
         """A parser that can't run is no reason to refuse a copy."""

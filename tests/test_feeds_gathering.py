@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from ctsd.config import load
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.feeds import gathering, misp_archive
 from ctsd.feeds.descriptions import read_description
 from ctsd.feeds.envelope import Gathered
@@ -68,6 +68,8 @@ class Server:
         self.conditions.append(dict(headers))
         self._clock.advance(min(self.secs, total_secs))
         said = self.says.get(url, (404, b""))
+        if isinstance(said, Exception):
+            return fail(said)
         status, body = said if isinstance(said, tuple) else (200, said)
         if isinstance(body, dict):
             body = json.dumps(body).encode()
@@ -144,6 +146,18 @@ class TaxiiTests(GatheringCase):
         self.assertEqual(
             self.server.conditions[0], {"Accept": "application/taxii+json;version=2.1"}
         )
+
+    def test_unreached(self) -> None:
+        """Only a server that has not answered yet has not been troubled."""
+        self.server.says = {self.objects: Unreached("its name has no address")}
+        error = self.failureResultOf(Deferred.fromCoroutine(self.taxii()), OutboundError).value
+        self.assertIsInstance(error, Unreached)
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": Unreached("its name has no address"),
+        }
+        error = self.failureResultOf(Deferred.fromCoroutine(self.taxii()), OutboundError).value
+        self.assertNotIsInstance(error, Unreached)
 
     def test_empty(self) -> None:
         """A collection without objects."""

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from ctsd.addresses import way_out, why_host_refused, why_refused
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.interfaces.outbound import IOutbound
 from ctsd.outbound.bodies import gunzip
 from ctsd.outbound.connecting import Proxy
@@ -383,6 +383,12 @@ class OutboundTests(SynchronousTestCase):
         assert isinstance(error, OutboundError)
         return error.reason
 
+    def unreached(self, waiting: Deferred[Any]) -> str:
+        """Why nothing was sent."""
+        error = self.failureResultOf(waiting, Unreached).value
+        assert isinstance(error, Unreached)
+        return error.reason
+
     def test_interface(self) -> None:
         """It is what it says it is."""
         verifyObject(IOutbound, self.outbound())
@@ -406,17 +412,19 @@ class OutboundTests(SynchronousTestCase):
         waiting = self.get(self.outbound(["203.0.114.7"], ["127.0.0.1"]))
         protocol, _ = self.connected()
         protocol.dataReceived(b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n")
+        error = self.failureResultOf(waiting, OutboundError).value
         self.assertEqual(
-            self.reason(waiting),
+            str(error),
             "feeds.example may not be asked: 127.0.0.1 is a loopback address; internal = true"
             " allows a server of one's own",
         )
+        self.assertNotIsInstance(error, Unreached)  # for it has been asked
         self.assertEqual(len(self.reactor.tcpClients), 1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_no_address(self) -> None:
         """A name without an address."""
-        self.assertEqual(self.reason(self.get(self.outbound([]))), "its name has no address")
+        self.assertEqual(self.unreached(self.get(self.outbound([]))), "its name has no address")
 
     def test_times(self) -> None:
         """Connecting and the whole have limits; the test's clock rules them."""
@@ -424,13 +432,14 @@ class OutboundTests(SynchronousTestCase):
         self.reactor.advance(4.9)
         self.assertNoResult(waiting)
         self.reactor.advance(0.2)
-        self.assertEqual(self.reason(waiting), "no connection in time")
+        self.assertEqual(self.unreached(waiting), "no connection in time")
         waiting = self.get(self.outbound(["203.0.114.7"], total_secs=30.0))
         self.connected()
         self.reactor.advance(29)
         self.assertNoResult(waiting)
         self.reactor.advance(1.1)
-        self.assertEqual(self.reason(waiting), "no whole answer within 30 s")
+        error = self.failureResultOf(waiting, OutboundError).value
+        self.assertEqual((type(error), str(error)), (OutboundError, "no whole answer within 30 s"))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_given_up(self) -> None:
@@ -453,7 +462,7 @@ class OutboundTests(SynchronousTestCase):
         factory = self.reactor.tcpClients[0][2]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
         self.reactor.advance(1)
-        self.assertEqual(self.reason(waiting), "it refused the connection")
+        self.assertEqual(self.unreached(waiting), "it refused the connection")
 
     def test_http_through_a_proxy(self) -> None:
         """The proxy is told the whole address and our credentials; bare addresses are checked."""
@@ -514,7 +523,7 @@ class OutboundTests(SynchronousTestCase):
             ),
         }.items():
             waiting, _ = self.tunnel(answer)
-            self.assertEqual(self.reason(waiting), expected)
+            self.assertEqual(self.unreached(waiting), expected)
 
     def test_proxy_goes_away(self) -> None:
         """Before it answered, and after nothing at all."""

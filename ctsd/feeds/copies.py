@@ -79,6 +79,7 @@ class FeedState:
     :ivar copy: the newest good one.
     :ivar refused: the newest that was refused after that, kept for L{Copies.accept}.
     :ivar tried: when its provider was asked last.
+    :ivar unreached: whether nothing was sent to it then.
     :ivar not_before: the provider wants no request before that.
     :ivar due: when it is to be asked again.
     :ivar failures: how many times in a row that came to nothing.
@@ -89,6 +90,7 @@ class FeedState:
     copy: Copy | None = None
     refused: Copy | None = None
     tried: float = 0.0
+    unreached: bool = False
     not_before: float = 0.0
     due: float = 0.0
     failures: int = 0

@@ -13,7 +13,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.feeds.envelope import Envelope, Gathered, Page
 from ctsd.feeds.job import InThread
 from ctsd.feeds.misp_archive import MAX_PARTS, Archive, read_manifest
@@ -129,7 +129,7 @@ class Gathering:
             raise OutboundError(f"it has more than {MAX_PARTS} pages")
         except BaseException as error:
             await self._in_thread(writer.discard)
-            raise _told(error) from None
+            raise _told(error, begun=bool(seen)) from None
 
     async def misp(
         self,
@@ -180,7 +180,7 @@ class Gathering:
             size, sha256 = await self._in_thread(archive.finish)
         except BaseException as error:
             await self._in_thread(archive.discard)
-            raise _told(error) from None
+            raise _told(error, begun=True) from None
         return Download(status=200, headers=reply.headers, url=reply.url, size=size, sha256=sha256)
 
     def _deadline(self) -> float:
@@ -205,10 +205,16 @@ class Gathering:
         )
 
 
-def _told(error: BaseException) -> BaseException:
-    """An error of the disk in the words of a download; others as they are."""
+def _told(error: BaseException, *, begun: bool) -> BaseException:
+    """
+    An error of the disk in the words of a download; others as they are.
+
+    :param begun: whether the server has answered before.
+    """
     if isinstance(error, OSError):
         return OutboundError(f"it could not be written: {error.strerror}")
+    if begun and isinstance(error, Unreached):
+        return OutboundError(error.reason)
     return error
 
 

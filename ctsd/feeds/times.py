@@ -17,6 +17,7 @@ PATIENCE_SECS: Final = 86400.0
 _FIRST_RETRY_SECS: Final = 60.0
 _MOST_RETRY_SECS: Final = 6 * 3600.0
 _LEAST_MOST_RETRY_SECS: Final = 3600.0
+_MOST_UNREACHED_RETRY_SECS: Final = 900.0
 
 #: Requests are late by up to this share of their interval, so that not all come at once.
 _JITTER: Final = 0.1
@@ -41,7 +42,12 @@ def wait_secs(state: FeedState, provider: Provider, *, now: float) -> float:
 
     :param state: L{righted}.
     """
-    return max(0.0, state.tried + provider.min_interval_secs - now, state.not_before - now)
+    return max(0.0, state.tried + _least_secs(state, provider) - now, state.not_before - now)
+
+
+def _least_secs(state: FeedState, provider: Provider) -> float:
+    # Who tried without reaching it had waited for that before.
+    return 0.0 if state.unreached else provider.min_interval_secs
 
 
 def is_due(state: FeedState, provider: Provider, *, now: float) -> bool:
@@ -73,11 +79,14 @@ def next_time(provider: Provider, *, now: float, chance: float) -> float:
 def retry_time(state: FeedState, provider: Provider, *, now: float, chance: float) -> float:
     """
     When to ask after C{state.failures} failures in a row: a minute after the first, then twice as
-    long each time, up to how often it is asked for anyway (at least an hour, at most six).
+    long each time, up to how often it is asked for anyway (at least an hour, at most six); up to a
+    quarter of an hour when nothing was sent to it, for then it is our network that is away.
     """
     most = min(max(provider.every_secs, _LEAST_MOST_RETRY_SECS), _MOST_RETRY_SECS)
+    if state.unreached:
+        most = _MOST_UNREACHED_RETRY_SECS
     doubled = _FIRST_RETRY_SECS * 2.0 ** min(max(state.failures - 1, 0), 30)
-    secs = max(min(doubled, most), provider.min_interval_secs) * (1 + _JITTER * chance)
+    secs = max(min(doubled, most), _least_secs(state, provider)) * (1 + _JITTER * chance)
     return max(now + secs, min(state.not_before, now + PATIENCE_SECS))
 
 

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.feeds.copies import Copies, Copy, FeedState, bring
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.guards import Counts, check_counts, check_file, unpacked_limit
@@ -174,12 +174,13 @@ class Visit:
                 await steps(copies.write, state)
             raise TooEarly(wait)
         # Before the request: the minimum holds even if nobody lives to see the answer.
-        state = evolve(state, tried=self._now(), token=token or state.token)
+        state = evolve(state, tried=self._now(), unreached=False, token=token or state.token)
         await steps(copies.write, state)
         part = await steps(copies.fresh)
         try:
             fetched = await self._fetch(self._description, state, part)
         except OutboundError as error:
+            state = evolve(state, unreached=isinstance(error, Unreached))
             return await self._failed(state, error.reason)
         answer = fetched.answer
         state = evolve(state, tried=self._now())

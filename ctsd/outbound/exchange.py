@@ -16,7 +16,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from ctsd.addresses import why_host_refused
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.outbound.bodies import Body, Sink
 from ctsd.outbound.connecting import Endpoints, Proxy
 from ctsd.outbound.hops import REDIRECTS, Hop, first_hop, next_hop
@@ -92,13 +92,19 @@ class Exchange:
         self._why = ""
         self._waiting: Deferred[Any] | None = None
         self._endpoints: Endpoints | None = None
+        self._is_connected = False
         self._total = reactor.callLater(
             total_secs, self._end, f"no whole answer within {total_secs:g} s"
         )
         self._stall = reactor.callLater(stall_secs, self._end, f"nothing came for {stall_secs:g} s")
 
     async def head(self) -> Head:
-        """The answer's head, after redirects; its body waits to be read."""
+        """
+        The answer's head, after redirects; its body waits to be read.
+
+        :raises Unreached: nobody was connected to.
+        :raises OutboundError: it can't be had.
+        """
         question, limits = self._question, self._limits
         common = {"Accept": "*/*", "User-Agent": limits.user_agent, **question.headers}
         hop = first_hop(question.remote, common)
@@ -196,12 +202,12 @@ class Exchange:
         if self._why:
             waiting.addErrback(lambda _: None)
             waiting.cancel()
-            raise OutboundError(self._why)
+            raise self._error(self._why)
         self._waiting = waiting
         try:
             return await waiting
         except OutboundError as error:
-            raise OutboundError(self._why or error.reason) from None
+            raise self._error(self._why or error.reason) from None
         except Exception as error:
             if not self._why and was_cancelled(error):
                 raise CancelledError from None
@@ -209,9 +215,17 @@ class Exchange:
             if line is not None and line.flooded:
                 raise OutboundError("the head of its answer is too large") from None
             # Not chained: the error may quote an address with its secrets.
-            raise OutboundError(self._why or reason_of(error)) from None
+            raise self._error(self._why or reason_of(error)) from None
         finally:
             self._waiting = None
+
+    def _error(self, reason: str) -> OutboundError:
+        self._note_connection()
+        return OutboundError(reason) if self._is_connected else Unreached(reason)
+
+    def _note_connection(self) -> None:
+        if self._endpoints is not None and self._endpoints.line is not None:
+            self._is_connected = True
 
     def _heard(self) -> None:
         if self._stall.active():
@@ -224,6 +238,7 @@ class Exchange:
             self._waiting.cancel()
 
     def _drop(self) -> None:
+        self._note_connection()
         endpoints, self._endpoints = self._endpoints, None
         if endpoints is not None:
             endpoints.abort()

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from attrs import field, frozen
 
-from ctsd.errors import OutboundError
+from ctsd.errors import OutboundError, Unreached
 from ctsd.remote import Remote, masked
 
 #: Statuses that redirect, RFC 9110, section 15.4; 300 and 304 don't.
@@ -59,20 +59,20 @@ def first_hop(remote: Remote, headers: Mapping[str, str]) -> Hop:
     The request that was asked for.
 
     :param headers: beside the remote's own, which go first.
-    :raises OutboundError: it can't be made; the message has no secrets.
+    :raises Unreached: it can't be made; the message has no secrets.
     """
     try:
         url = _checked(remote.filled_url(), insecure_http=remote.insecure_http)
         own = remote.filled_headers()
     except KeyError as error:
-        raise OutboundError(f"{remote.shown}: no secret is called {error.args[0]}") from None
+        raise Unreached(f"{remote.shown}: no secret is called {error.args[0]}") from None
     except ValueError as error:
-        raise OutboundError(f"{remote.shown}: {error}") from None
+        raise Unreached(f"{remote.shown}: {error}") from None
     theirs = {name.lower() for name in own}
     more = {name: value for name, value in headers.items() if name.lower() not in theirs}
     for name, value in own.items():
         if not re.fullmatch(r"[\x20-\x7e\t]*", value):
-            raise OutboundError(f"the header {name} has characters that no header may have")
+            raise Unreached(f"the header {name} has characters that no header may have")
     return Hop(
         url=url,
         headers={**more, **own},
