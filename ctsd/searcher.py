@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from twisted.logger import Logger
-from zope.interface import implementer
 
-from ctsd.interfaces.scanning import ISearcher
 from ctsd.model import Artifact, Threat
 from ctsd.properties import as_artifact, as_property
 from ctsd.search_context import current_search
@@ -33,7 +31,6 @@ def name_of(cls: type) -> str:
     return snake.removesuffix("_artifact_search")
 
 
-@implementer(ISearcher)
 class BaseArtifactSearch:
     """
     The base of all searchers: say what you support, and search.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zope.interface import Attribute, Interface
+from zope.interface import Interface
 
 from ctsd.model import Artifact, ScanView
 from ctsd.states import SearcherState, SearchState
@@ -99,24 +99,3 @@ class ISpool(Interface):
 
     def sweep(*, keep: set[Path]) -> None:
         """At the start: unlink what a crash left, but for C{keep}."""
-
-
-class ISearcher(Interface):
-    """
-    What the scanner runs: L{ctsd.searcher.BaseArtifactSearch} provides it; authors inherit that.
-    """
-
-    name = Attribute("lower-case name, as in the configuration")
-    local = Attribute("answers from this process's memory or mapped files, without waiting")
-    isolate = Attribute("runs in a child process, always")
-
-    def supports(artifact_type: str) -> bool:
-        """Whether this searcher wants artifacts of that type. Cheap, and always the same."""
-
-    def search(artifact_type: str, search_term: object, **kwargs: object) -> object:
-        """
-        The hits: an iterable of L{Hit} or L{Threat}, or None; or an awaitable of one.
-
-        :raises SearchLater: ask again then.
-        :raises SearchFailed: could not ask.
-        """
