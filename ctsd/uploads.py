@@ -218,10 +218,6 @@ class Upload:
         return self._whole
 
     def release(self) -> None:
-        """The parts that L{finish} gave are not needed any more; their file is its owner's."""
-        self._artifact.release()
-
-    def abort(self) -> None:
         """Forget everything; the file is unlinked, unless L{finish} gave it away already."""
         self._part = None
         if self._spooled is not None and not self._given:

@@ -77,6 +77,10 @@ class HeldBody:
             self.data = bytearray(self.data)
             self.data += data
 
+    def finish(self) -> bytes | bytearray:
+        """All of it."""
+        return self.data
+
     def release(self) -> None:
         """Nobody needs it any more."""
         taken, self._taken = self._taken, 0

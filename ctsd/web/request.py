@@ -13,12 +13,12 @@ from twisted.python.failure import Failure
 from twisted.web import server
 
 from ctsd.errors import BodyTooLarge
-from ctsd.uploads import Parts, Upload, boundary_of
+from ctsd.uploads import Parts
 from ctsd.web.answers import Answer, render
-from ctsd.web.bodies import HeldBody
 from ctsd.web.browsers import is_browser
 from ctsd.web.heads import Head
 from ctsd.web.page import wants_page
+from ctsd.web.sinks import Body, Sink, check_length, sink_for
 from ctsd.web.targets import ROOT, Kind, Target, find_target, segments_of
 
 if TYPE_CHECKING:
@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 #: What stands before a listener's requests: asked with the head alone, before the body is invited
 #: in. It gives the answer for who may not come in, or None; either perhaps later.
 Gate = Callable[["Request"], "Answer | Deferred[Answer | None] | None"]
-
-
-#: What may stand before JSON: blanks, and what byte order marks and wide characters are made of.
-_BEFORE_JSON = b" \t\r\n\xef\xbb\xbf\xfe\xff\x00"
-
-
-class _Nothing:
-    """Where bodies go that nobody wants."""
-
-    def write(self, data: bytes) -> None:
-        """Forget it."""
-
-    def release(self) -> None:
-        """There is nothing to let go of."""
 
 
 class Request(server.Request):
@@ -74,12 +60,11 @@ class Request(server.Request):
         self.early: Answer | None = None
         self.target: Target = ROOT
         self.for_page = False
-        self.body: bytes | bytearray | Parts = b""
-        self._early_bytes = channel.site.limits.small_body_bytes
-        self._sink: HeldBody | Upload | _Nothing | None = None
+        self.body: Body = b""
+        # What takes the body; None when nobody wants it.
+        self._sink: Sink | None = None
+        self._unwanted_bytes = channel.site.limits.small_body_bytes
         self._ended = False
-        # None as soon as it is known that the body is JSON, or what it has become.
-        self._boundary: bytes | None = None
 
     def getClientAddress(self) -> Any:
         """The address of the other side."""
@@ -121,98 +106,46 @@ class Request(server.Request):
         if self.early is not None:
             return
         try:
+            site = self.site
+            limits = site.limits
             if self.method != b"POST":
-                self._sink = _Nothing()
-                self._admit_length(self.site.limits.small_body_bytes)
+                check_length(self.head.length, limits.small_body_bytes)
             elif self.target.kind is Kind.SERVICE:
-                self._admit_post()
+                self._sink = sink_for(
+                    self.head,
+                    limits=limits,
+                    memory=site.memory,
+                    spool=site.spool,
+                    on_full=self._hold,
+                    on_failure=self.refuse,
+                )
             else:
                 # The same answer with any body.
-                self.early = self.site.cts.unknown(self.target)
+                self.early = site.cts.unknown(self.target)
         except Exception as error:
             self.early = self.site.cts.refuse(error)
-
-    def _admit_post(self) -> None:
-        site = self.site
-        limits = site.limits
-        length = self.head.length
-        self._boundary = boundary_of(self.head.headers.get(b"content-type", b""))
-        if self._boundary is None:
-            self._admit_length(limits.max_json_bytes)
-            if length > limits.small_body_bytes:
-                site.memory.check(length)
-        else:
-            self._admit_length(limits.max_multipart_bytes)
-            if length > limits.small_body_bytes and limits.uploads_enabled:
-                site.spool.check(size=length)
-
-    def _admit_length(self, limit: int) -> None:
-        if self.head.length > limit:
-            raise BodyTooLarge(f"a body of {self.head.length} bytes")
 
     def handleContentChunk(self, data: bytes) -> None:
         """Take a piece of the body."""
         if self.finished or self.channel is None:
             return
-        if self.early is not None:
-            self._early_bytes -= len(data)
-            if self._early_bytes < 0:
-                self.channel.drain(self)
+        if self._sink is None or self.early is not None:
+            self._pass_over(len(data))
             return
         try:
-            if self._sink is None:
-                self._sink = self._held_body()
-            elif isinstance(self._sink, _Nothing):
-                self._early_bytes -= len(data)
-                if self._early_bytes < 0:
-                    raise BodyTooLarge("a body where none is expected")
-            if self._boundary is not None:
-                self._look(data)
-            else:
-                self._sink.write(data)
+            self._sink.write(data)
         except Exception as error:
             self.refuse(error)
 
-    def _held_body(self) -> HeldBody:
-        limits = self.site.limits
-        return HeldBody(
-            memory=self.site.memory,
-            max_bytes=limits.max_json_bytes,
-            small_bytes=limits.small_body_bytes,
-        )
-
-    def _look(self, data: bytes) -> None:
-        """
-        Take a piece of a body that says it is multipart, while all that came was blanks. JSON is
-        JSON, whatever the Content-Type says, and no multipart body begins like it.
-        """
-        held, boundary = self._sink, self._boundary
-        assert isinstance(held, HeldBody)
-        assert boundary is not None
-        begins = data.lstrip(_BEFORE_JSON)[:1]
-        if begins:
-            self._boundary = None
-        if not begins or begins == b"{":
-            held.write(data)
+    def _pass_over(self, size: int) -> None:
+        """A piece that nobody wants: a few are read, to keep the connection."""
+        self._unwanted_bytes -= size
+        if self._unwanted_bytes >= 0:
             return
-        before = bytes(held.data)
-        held.release()
-        self._sink = self._upload(boundary, held)
-        self._sink.write(before + data)
-
-    def _upload(self, boundary: bytes, held: HeldBody) -> Upload:
-        site = self.site
-        limits = site.limits
-        return Upload(
-            boundary=boundary,
-            artifact=held,
-            spool=site.spool if limits.uploads_enabled else None,
-            max_file_bytes=limits.upload_max_bytes,
-            buffer_bytes=limits.upload_buffer_bytes,
-            peek_bytes=limits.inline_json_bytes,
-            on_full=self._hold,
-            on_failure=self.refuse,
-        )
+        if self.early is None:
+            self.refuse(BodyTooLarge("a body where none is expected"))
+        elif self.channel is not None:
+            self.channel.drain(self)
 
     def _hold(self, full: bool) -> None:
         if self.channel is not None:
@@ -233,30 +166,21 @@ class Request(server.Request):
         if self.early is not None:
             self.send(self.early)
             return
-        sink = self._sink
-        if sink is None:
+        if self._sink is None:
             self.process()
-        elif isinstance(sink, HeldBody):
-            self.body = sink.data
-            self.process()
-        elif isinstance(sink, Upload):
-            self._finish_upload(sink)
-        else:
-            self.process()
-
-    def _finish_upload(self, upload: Upload) -> None:
+            return
         try:
-            parts = upload.finish()
+            body = self._sink.finish()
         except Exception as error:
             self.refuse(error)
             return
-        if isinstance(parts, Deferred):
-            parts.addCallbacks(self._stored, lambda failure: self.refuse(failure.value))
+        if isinstance(body, Deferred):
+            body.addCallbacks(self._stored, lambda failure: self.refuse(failure.value))
         else:
-            self._stored(parts)
+            self._stored(body)
 
-    def _stored(self, parts: Parts) -> None:
-        self.body = parts
+    def _stored(self, body: Body) -> None:
+        self.body = body
         self.process()
 
     def process(self) -> None:
@@ -340,10 +264,8 @@ class Request(server.Request):
 
     def _forget_body(self) -> None:
         sink, self._sink = self._sink, None
-        if isinstance(sink, Upload):
+        if sink is not None:
             self._hold(False)
-            sink.abort()
-        elif sink is not None:
             sink.release()
 
     def processingFailed(self, reason: Failure) -> Failure:
