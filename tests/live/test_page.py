@@ -438,6 +438,15 @@ class StateTests(PageTestCase):
         self.wrong = [text for text in self.wrong if "ERR_CONNECTION_REFUSED" not in text]
         self.check()
 
+    def test_trouble(self) -> None:
+        """Who could not be asked stands at the top."""
+        page = self.open()
+        self.ask("net.ip", "192.0.2.7")
+        expect(page.locator("#health")).to_have_text("Ready, but for unreachable")
+        row = page.locator("#searchers > li", has_text="unreachable")
+        expect(row).to_contain_text("could not be asked since")
+        self.check()
+
     def test_password(self) -> None:
         """Behind a password the page works with the one that the browser was given."""
         daemon = self.serve(listen='["auth:users:tcp:{port}:interface=127.0.0.1"]')

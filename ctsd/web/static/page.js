@@ -98,7 +98,9 @@ async function refresh() {
       if (json.trouble) {
         health("unasked", `Can't answer: ${json.trouble}`);
       } else {
-        health("nothing", "Ready");
+        const away = json.searchers.filter(({ broken, trouble }) => broken || trouble);
+        const names = away.map(({ name }) => name).join(", ");
+        health(names ? "unasked" : "nothing", names ? `Ready, but for ${names}` : "Ready");
       }
     }
   } catch {
