@@ -17,6 +17,7 @@ from ctsd import _config_checks as checks
 from ctsd._listeners import Listener, listener
 from ctsd._matching_settings import Matching
 from ctsd._outbound_settings import OutboundSettings
+from ctsd._searcher_settings import Searchers, SearcherSettings, ServiceSettings
 from ctsd._store_url import listen_url, secret, store_url
 from ctsd._tables import default_of, keys_of
 from ctsd._tables import key as _key
@@ -30,10 +31,8 @@ _CENTURY_DAYS = 36525.0
 _CENTURY_SECS = _CENTURY_DAYS * _DAY_SECS
 
 
-def _secs(minimum: float, about: str, default: float | None) -> Any:
-    shown = "" if default is not None else "search_timeout_secs"
-    check = checks.amount(minimum, _CENTURY_SECS, "seconds")
-    return _key(check, about, default=default, shown=shown)
+def _secs(minimum: float, about: str, default: float) -> Any:
+    return _key(checks.amount(minimum, _CENTURY_SECS, "seconds"), about, default=default)
 
 
 @frozen(kw_only=True)
@@ -125,77 +124,6 @@ class Http:
         checks.whole(0), "A slower body, or reader of an answer, is closed", default=500
     )
     drain_secs: float = _secs(0, "How long the rest of a body is read after an early answer", 60.0)
-
-
-@frozen(kw_only=True)
-class SearcherSettings:
-    """
-    C{[searchers.<name>]}.
-
-    :ivar own: the searcher's own keys, secrets resolved.
-    """
-
-    required: bool = _key(
-        checks.flag,
-        "Whether a scan stays open while this searcher could not be asked",
-        default=True,
-    )
-    timeout_secs: float | None = _secs(0.001, "The time limit of one search", None)
-    slots: int | None = _key(
-        checks.whole(1),
-        "Searches at once; each worker gets its part of them, but at least one",
-        default=None,
-        shown="the searcher's own, often 4",
-    )
-    own: dict[str, Any] = field(factory=dict, repr=False)
-
-
-@frozen(kw_only=True)
-class Searchers:
-    """
-    C{[searchers]}: which are asked, and how.
-
-    :ivar tables: the tables C{[searchers.<name>]}, by name.
-    """
-
-    sync: tuple[str, ...] = _key(
-        checks.each(checks.name, of="searchers"),
-        "Searchers whose answer the first answer waits for, up to `post_deadline_secs`",
-        default=("internal",),
-    )
-    async_: tuple[str, ...] = _key(
-        checks.each(checks.name, of="searchers"),
-        "Searchers that hold the first answer at most `first_answer_secs`",
-        default=("phishtank",),
-    )
-    path: tuple[Path, ...] = _key(
-        checks.each(checks.path, of="directories"),
-        "Further directories with searchers",
-        default=(),
-    )
-    tables: dict[str, SearcherSettings] = field(factory=dict)
-
-
-@frozen(kw_only=True)
-class ServiceSettings:
-    """C{[services.<name>]}: a service of its own at C{/<name>/}."""
-
-    searchers: tuple[str, ...] = _key(
-        checks.each(checks.name, at_least=1, of="searchers"),
-        "The searchers that it asks, in the order of their hits",
-        shown="(required)",
-    )
-    users: tuple[str, ...] | None = _key(
-        checks.each(checks.user, at_least=1, of="users"),
-        "The users who may ask it",
-        default=None,
-        shown="every user",
-    )
-    threats: str = _key(
-        checks.one_of("own", "shared"),
-        '`"own"` keeps what its searchers find to itself',
-        default="shared",
-    )
 
 
 @frozen(kw_only=True)

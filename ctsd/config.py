@@ -15,12 +15,10 @@ from ctsd._config_checks import Surroundings
 from ctsd._listeners import SHARED_KINDS, Listener
 from ctsd._matching_settings import Matching
 from ctsd._outbound_settings import OutboundSettings, ProxyAddress
+from ctsd._searcher_settings import Searchers, SearcherSettings, ServiceSettings
 from ctsd._settings import (
     Documented,
     Http,
-    Searchers,
-    SearcherSettings,
-    ServiceSettings,
     Settings,
     Store,
     Upload,

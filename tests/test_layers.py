@@ -32,9 +32,8 @@ ROOMS = {
     "scanning": "scanning",
     "threads": "blocking",
     "config": (
-        "config _config_checks _listeners _matching_settings _outbound_settings _settings"
-        " _state_dir _store_url _tables _toml"
-        " endpoint_strings"
+        "config _config_checks _listeners _matching_settings _outbound_settings"
+        " _searcher_settings _settings _state_dir _store_url _tables _toml endpoint_strings"
     ),
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
