@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from ctsd import searcher
+from ctsd import answering
 from ctsd.discovery import Found
 from ctsd.errors import NoSuchScan, SearchFailed, StoreError
 from ctsd.interfaces.scanning import IStatus
@@ -202,7 +202,7 @@ class SearchTests(StatusTestCase):
         """What was found and is no hit is told of a finished scan, too."""
         first = self.house.submit(IP)
         suppressed = (Suppressed("mine", "net.ip", "a list"),)
-        self.told.tell(searcher.Found((), suppressed=suppressed, suppressed_more=1))
+        self.told.tell(answering.Found((), suppressed=suppressed, suppressed_more=1))
         _, told = self.searches(self.successResultOf(first).id)
         assert told.outcome is not None
         self.assertEqual(told.outcome.ended, Ended.NOTHING)
