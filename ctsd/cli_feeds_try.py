@@ -14,10 +14,16 @@ from typing import Any, Final, cast
 from twisted.internet.defer import Deferred, execute
 
 from ctsd._cli import Commands, World, shown
+from ctsd._config_checks import unknown
 from ctsd.config import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.copies import BadState, Copies
-from ctsd.feeds.descriptions import Description, catalogue_sample, read_description
+from ctsd.feeds.descriptions import (
+    Description,
+    catalogue_sample,
+    names_of_catalogue,
+    read_description,
+)
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.guards import Counts, check_counts, check_file
 from ctsd.feeds.indicators import Indicators
@@ -91,8 +97,12 @@ def described(settings: Settings, name: str) -> Description:
     """
     A feed of the catalogue, or of the configuration.
 
-    :raises ConfigError: it is wrong, or there is none.
+    :raises ConfigError: it is wrong.
+    :raises CTSDError: there is none.
     """
+    known = {*names_of_catalogue(), *settings.feeds}
+    if name not in known:
+        raise CTSDError(f"{shown(name)}: {unknown(name, known, 'feed')}")
     return read_description(name, settings.feeds.get(name, {}), settings.document)
 
 
