@@ -179,7 +179,9 @@ class TryTests(FeedsCase):
     def test_failures(self) -> None:
         """No such feed, no such file, not the format."""
         self.configure(MINE)
-        self.assertFails("feeds", "try", "urlhouse", told="urlhouse: no such feed; did you mean urlhaus?")
+        self.assertFails(
+            "feeds", "try", "urlhouse", told="urlhouse: no such feed; did you mean urlhaus?"
+        )
         self.assertFails(
             "feeds", "try", "mine", "--file", str(self.dir / "no"), told="No such file"
         )
