@@ -38,6 +38,7 @@ from ctsd.feeds.reading import Reading
 from ctsd.feeds.screener import Screener
 from ctsd.feeds.serving import Feeds
 from ctsd.feeds.small_lists import built_in
+from ctsd.feeds.threat_base import ThreatBase
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
@@ -170,16 +171,21 @@ def start_sources(
             index = ThreatIndex(
                 store=store,
                 identity=store.secret,
-                database=reader.database,
-                reader=reader.module,
-                access=reader.access,
-                index=settings.threat_index,
+                base=ThreatBase(
+                    path=settings.threat_index,
+                    database=reader.database,
+                    reader=reader.module,
+                    access=reader.access,
+                    clock=reactor,
+                    now=store.now,
+                    build=build,
+                    in_thread=in_thread,
+                    limits=index_limits(settings),
+                ),
                 clock=reactor,
-                build=build,
                 in_thread=in_thread,
                 is_shared_host=is_shared_host,
                 limits=lookup_limits(settings),
-                index_limits=index_limits(settings),
             )
             index.setServiceParent(indexes)
             local.append(index)

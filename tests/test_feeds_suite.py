@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from ctsd.errors import SearchLater
 from ctsd.feeds.delta import records_of
 from ctsd.feeds.file import RecordsFile
+from ctsd.feeds.threat_base import ThreatBase
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.interfaces.feeds import IRecords, IThreats
 from ctsd.model import Artifact, Threat
@@ -321,12 +322,17 @@ class ThreatIndexTests(ThreatsSuite, SynchronousTestCase):
         index = ThreatIndex(
             store=self.store,
             identity=self.store.secret,
-            database=database,
-            reader="tests.feeding",
-            index=directory / "kept" / "threats",
+            base=ThreatBase(
+                path=directory / "kept" / "threats",
+                database=database,
+                reader="tests.feeding",
+                clock=self.clock,
+                now=self.store.now,
+                build=builder
+                or Builder(before=lambda: dump(self.store, database, self.successResultOf)),
+                in_thread=at_once,
+            ),
             clock=self.clock,
-            build=builder
-            or Builder(before=lambda: dump(self.store, database, self.successResultOf)),
             in_thread=at_once,
             rebuild_at=self.rebuild_at,
         )

@@ -22,6 +22,7 @@ from ctsd.feeds.builds import Builds
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.index import About
 from ctsd.feeds.job import BuildFailed, Job
+from ctsd.feeds.threat_base import ThreatBase
 from ctsd.feeds.threats import ThreatIndex
 from ctsd.model import Threat
 from ctsd.records import NO_MATCHES, Changes, Finds, IndexLimits, Matches
@@ -56,11 +57,16 @@ class Fixture:
         index = ThreatIndex(
             store=store,
             identity=store.secret,
-            database=self.directory / "dump",
-            reader="tests.feeding",
-            index=self.directory / "threats",
+            base=ThreatBase(
+                path=self.directory / "threats",
+                database=self.directory / "dump",
+                reader="tests.feeding",
+                clock=self.clock,
+                now=store.now,
+                build=self.builder,
+                in_thread=at_once,
+            ),
             clock=self.clock,
-            build=self.builder,
             in_thread=at_once,
             **{"rebuild_at": 5, "max_delta": 10, "batch": 3, **self.more},
         )
@@ -382,7 +388,7 @@ class ThreatIndexTests(SynchronousTestCase):
         fixture.builder.held = []
         self.successResultOf(fixture.index.stopService())
         fixture.index = fixture.make(fixture.store)
-        fixture.index._code = "other"
+        fixture.index._base._code = "other"
         fixture.start()
         self.assertEqual((len(fixture.names()), len(fixture.builder.jobs)), (6, 2))
         self.assertTrue(fixture.builder.jobs[1].label.startswith("other "))
@@ -630,11 +636,16 @@ class RealStoreTests(TestCase):
             return ThreatIndex(
                 store=store,
                 identity=store.secret,
-                database=database,
-                reader="ctsd.store.threat_rows",
-                index=directory / "threats",
+                base=ThreatBase(
+                    path=directory / "threats",
+                    database=database,
+                    reader="ctsd.store.threat_rows",
+                    clock=reactor,
+                    now=store.now,
+                    build=build,
+                    in_thread=deferToThread,
+                ),
                 clock=reactor,
-                build=build,
                 in_thread=deferToThread,
                 rebuild_at=rebuild_at,
             )

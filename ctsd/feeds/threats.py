@@ -4,10 +4,8 @@ The local database, searched as fast as a feed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
@@ -18,25 +16,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import SearchLater, StoreError
-from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import described
 from ctsd.feeds.indicators import public_suffixes
-from ctsd.feeds.job import (
-    Build,
-    BuildFailed,
-    BuiltElsewhere,
-    InThread,
-    Job,
-    Refused,
-    label_of,
-)
-from ctsd.feeds.kept import Kept
+from ctsd.feeds.job import InThread
+from ctsd.feeds.threat_base import ThreatBase
 from ctsd.feeds.threat_finds import ThreatFinds
 from ctsd.interfaces.feeds import IThreats
 from ctsd.interfaces.store import THREATS, IThreatStore
 from ctsd.model import JSON
-from ctsd.records import Derived, Indexed, IndexLimits, LookupLimits, Matches
+from ctsd.records import Derived, Indexed, LookupLimits, Matches
 
 #: After how many seconds to ask again while the database is being read or indexed.
 _SOON_SECS = 2.0
@@ -48,11 +37,11 @@ class ThreatIndex(Service):
     The threats of the store as they are, at most C{poll_secs} late; C{quiet_secs} when the store
     tells of changes, and this one was lost on the way.
 
-    Most are in an index file, the base, which serves at the next start, too. What has changed since
-    it was built is in memory, and hides what the base has of it; when that has become much, the
-    base is built anew in a child process. What can't be told is never told as "nothing": before
-    the changes have been read once, while more has changed than memory may hold, and when the
-    store has been away for C{stale_secs}, L{find} raises L{SearchLater}.
+    Most are in an index file, the base (L{ThreatBase}). What has changed since it was built is in
+    memory, and hides what the base has of it; when that has become much, the base is built anew.
+    What can't be told is never told as "nothing": before the changes have been read once, while
+    more has changed than memory may hold, and when the store has been away for C{stale_secs},
+    L{find} raises L{SearchLater}.
     """
 
     _log = Logger()
@@ -62,12 +51,8 @@ class ThreatIndex(Service):
         *,
         store: IThreatStore,
         identity: Callable[[], bytes],
-        database: Path,
-        reader: str,
-        access: str = "",
-        index: Path,
+        base: ThreatBase,
         clock: IReactorTime,
-        build: Build,
         in_thread: InThread,
         is_shared_host: Callable[[str], bool] = lambda host: False,
         poll_secs: float = 0.1,
@@ -76,19 +61,11 @@ class ThreatIndex(Service):
         rebuild_at: int = 2000,
         max_delta: int = 10_000,
         stale_secs: float = 60.0,
-        retry_secs: float = 60.0,
         limits: LookupLimits = LookupLimits(),  # noqa: B008 - it is frozen
-        index_limits: IndexLimits = IndexLimits(),  # noqa: B008 - it is frozen
     ) -> None:
         """
-        :param identity: what only this database has (C{IScanStore.secret}), asked after the start:
-            an index of another one is not served. Only a digest of it is written.
-        :param database: the store's file, for the child process that builds the base.
-        :param reader: the module that reads it there, synchronously: it has
-            C{read_version(path) -> int} and C{read_threats(path) -> Iterator[Threat]}, the
-            latter by ascending id.
-        :param access: what these functions take instead of C{database}, if it is no file.
-        :param index: where the base is kept; its directory is made.
+        :param identity: what only this database has (C{IScanStore.secret}), asked after the start.
+        :param base: nobody else's; it is started and stopped here.
         :param is_shared_host: see L{ctsd.feeds.key_index.KeyIndex.open}.
         :param poll_secs: how often the store is asked for changes, or how soon after it has told
             of one.
@@ -97,18 +74,13 @@ class ThreatIndex(Service):
         :param rebuild_at: when so many threats have changed, the base is built anew.
         :param max_delta: so many changed threats are kept in memory at most.
         :param stale_secs: how long to go on with what is known while the store does not answer.
-        :param retry_secs: how long to wait after a build that failed.
-        :param limits: see L{IThreats}; C{index_limits} bound a search in here.
+        :param limits: see L{IThreats}; C{base.limits} bound a search in here.
         """
         self.limits = limits
-        self._index_limits = index_limits
         self._store = store
         self._identity = identity
-        self._database = database
-        self._reader = reader
-        self._access = access
+        self._base = base
         self._clock = clock
-        self._build = build
         self._in_thread = in_thread
         self._is_shared_host = is_shared_host
         self._registered: Callable[[str], str | None] = lambda host: None
@@ -120,11 +92,7 @@ class ThreatIndex(Service):
         self._rebuild_at = rebuild_at
         self._max_delta = max_delta
         self._stale_secs = stale_secs
-        self._retry_secs = retry_secs
-        self._kept = Kept(path=index, in_thread=in_thread, now=store.now, limits=index_limits)
-        self._code = label_of(reader=reader)
-        self._label = ""
-        self._outdated = False
+        self._has_begun = False
         self._delta = Delta()
         self._version = 0
         self._lost_track = False
@@ -133,11 +101,7 @@ class ThreatIndex(Service):
         self._loop = LoopingCall(self._poll)
         self._loop.clock = clock
         self._reading: Deferred[None] | None = None
-        self._building: Deferred[None] | None = None
-        self._build_after = -math.inf
-        self._rest_until = -math.inf
         self._trouble = ""
-        self._build_trouble = ""
 
     def startService(self) -> None:
         """Begin to follow the store, which has to be open."""
@@ -155,15 +119,13 @@ class ThreatIndex(Service):
         if self._told is not None:
             self._told.cancel()
             self._told = None
-        for running in (self._reading, self._building):
-            if running is not None:
-                running.cancel()
-                await running
-        closing = self._kept.close()
-        if closing is not None:
-            await closing
+        if self._reading is not None:
+            reading = self._reading
+            reading.cancel()
+            await reading
+        await self._base.stop()
         # Started again, all is read again.
-        self._label, self._version, self._delta = "", 0, Delta()
+        self._has_begun, self._version, self._delta = False, 0, Delta()
         self._lost_track, self._read_at = False, -math.inf
 
     def refresh(self) -> Deferred[None]:
@@ -214,17 +176,17 @@ class ThreatIndex(Service):
             reason = self._trouble or "the local database is being read"
             raise SearchLater(_SOON_SECS, reason)
         return ThreatFinds(
-            base=self._kept.index,
+            base=self._base.index,
             delta=self._delta,
             now=self._store.now(),
             registered=self._registered,
             is_shared=self._is_shared_host,
-            limits=self._index_limits,
+            limits=self._base.limits,
         )
 
     def trouble(self) -> str:
         """See L{IRecords}."""
-        return self._trouble or self._build_trouble
+        return self._trouble or self._base.trouble
 
     def loading(self) -> bool:
         """See L{IRecords}."""
@@ -239,7 +201,7 @@ class ThreatIndex(Service):
 
     def describe(self) -> str:
         """See L{IRecords}."""
-        base = self._kept.index
+        base = self._base.index
         changed = f"{len(self._delta):,} changed threats"
         return changed if base is None else f"{described(base.about)}; {changed} since"
 
@@ -275,42 +237,26 @@ class ThreatIndex(Service):
     async def _refresh(self) -> None:
         await self._lock.acquire()
         try:
-            if not self._label:
+            if not self._has_begun:
                 await self._begin()
             if not self._lost_track:
                 await self._follow()
         finally:
             self._lock.release()
-        if self._building is None and self._should_build(self._clock.seconds()):
-            self._building = Deferred.fromCoroutine(self._rebuild())
-            self._building.addErrback(self._not_built).addBoth(self._built)
-
-    def _should_build(self, now: float) -> bool:
-        if now < self._build_after:
-            return False
-        much = self._outdated or len(self._delta) >= self._rebuild_at
-        return self._lost_track or (much and now >= self._rest_until)
+        much = self._base.is_outdated or len(self._delta) >= self._rebuild_at
+        if (much or self._lost_track) and self._base.may_rebuild(urgent=self._lost_track):
+            self._base.rebuild(self._rebased)
 
     async def _begin(self) -> None:
         """Serve the base that an earlier start left, if it is of this database."""
         self._registered = (await self._in_thread(public_suffixes)).privatesuffix
-        if self._kept.index is None:
-            await self._kept.start()
-        # After the base was opened, which may be another process' and very new.
+        await self._base.start()
         version = await self._store.version()
-        identity = hashlib.blake2b(self._identity(), digest_size=16).hexdigest()
-        base = self._kept.index
+        await self._base.claim(secret=self._identity(), version=version)
+        base = self._base.index
         if base is not None:
-            code, _, of = base.about.source.partition(" ")
-            if of != identity or base.about.version > version:
-                self._log.warn("the index {path} is of another database", path=self._kept.path)
-                closing = self._kept.close()
-                if closing is not None:
-                    await closing
-            else:
-                self._version = base.about.version
-                self._outdated = code != self._code
-        self._label = f"{self._code} {identity}"
+            self._version = base.about.version
+        self._has_begun = True
 
     async def _follow(self) -> None:
         """Take in what has changed."""
@@ -318,7 +264,7 @@ class ThreatIndex(Service):
         while more:
             changes = await self._store.changes(since=self._version, limit=self._batch)
             # Without a base there is nothing in which a deleted threat could still be.
-            if changes.gap and (self._kept.index is not None or self._delta):
+            if changes.gap and (self._base.index is not None or self._delta):
                 self._lose_track()
                 return
             self._delta.apply(changes)
@@ -336,47 +282,12 @@ class ThreatIndex(Service):
         self._lost_track = True
         self._delta = Delta()
 
-    async def _rebuild(self) -> None:
-        started = self._clock.seconds()
-        job = Job(
-            target=self._kept.path,
-            source=self._database,
-            reader=self._reader,
-            access=self._access,
-            label=self._label,
-            seen=self._kept.seen,
-        )
-        try:
-            await self._build(job)
-            await self._kept.swap()
-        except BuiltElsewhere:
-            if not await self._kept.adopt(lambda about: about.source == self._label):
-                return
-        base = self._kept.index
-        if base is None:
-            return
+    def _rebased(self, version: int) -> None:
+        """A new base is served: what has changed up to its version is in it."""
         if self._lost_track:
             self._lost_track = False
-            self._version = base.about.version
+            self._version = version
             # What has changed since the base was built is not known yet.
             self._read_at = -math.inf
         else:
-            self._delta.forget(base.about.version)
-        self._outdated = False
-        self._build_trouble = ""
-        # At most half of the time goes into builds, however much is written.
-        self._rest_until = 2 * self._clock.seconds() - started
-
-    def _not_built(self, failure: Failure) -> None:
-        if failure.check(CancelledError) is not None:
-            return
-        self._build_after = self._clock.seconds() + self._retry_secs
-        if failure.check(BuildFailed, Refused, BadIndex, OSError) is None:
-            self._log.failure("indexing the local database failed", failure)
-            self._build_trouble = "the local database could not be indexed: see the log"
-            return
-        self._build_trouble = f"the local database could not be indexed: {failure.value}"
-        self._log.error("{trouble}", trouble=self._build_trouble)
-
-    def _built(self, _: object) -> None:
-        self._building = None
+            self._delta.forget(version)
