@@ -38,7 +38,7 @@ ROOMS = {
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
     "discovery": "discovery _importing",
-    "sources": "feeding sources status",
+    "sources": "feeding indexes sources status",
     "listening": "listening lending",
     "configuration": "configuration opening",
     "notify": "notify",
