@@ -46,7 +46,8 @@ ROOMS = {
     "tap": "tap assembly daemon ending serving workers",
     "cli": (
         "cli _cli cli_allow cli_check cli_feeds cli_feeds_try cli_import cli_passwd cli_scan"
-        " cli_store cli_store_check cli_store_copy cli_threat_files cli_threats _store_places"
+        " cli_store cli_store_check cli_store_copy cli_threat_files cli_threats"
+        " _kept_indexes _store_places"
     ),
     "testing": "memory_records testing",
 }
