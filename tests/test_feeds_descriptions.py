@@ -224,6 +224,7 @@ class WrongTests(DescriptionCase):
             ("pattern = '(a)\\1'", "feeds.mine.pattern", "regular expression"),
             ("columns = ['a']", "feeds.mine.columns", "csv alone"),
             ("taxii = true", "feeds.mine.taxii", "stix"),
+            ('collection = "x"', "feeds.mine.collection", "taxii = true"),
             ("name = 'Row {id}'", "feeds.mine.name", "no such field as id"),
             ("verdict = 'awful'", "feeds.mine.verdict", "suspicious"),
             ("keep_days = 3", "feeds.mine.keep_days", "last_seen"),

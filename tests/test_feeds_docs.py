@@ -86,16 +86,17 @@ class ExamplesTests(ParserCase):
         """The feeds of a configuration."""
         file = self.dir / "ctsd.toml"
         file.write_text(text)
-        settings = load(file, environ={"PHISHTANK_KEY": "k"})
+        settings = load(file, environ={"PHISHTANK_KEY": "k", "TAXII_PASSWORD": "p"})
         described = read_descriptions(settings.feeds, settings.document)
         return {one.name: one for one in described if one.enabled}
 
     def test_configurations(self) -> None:
         """All configurations are good ones."""
-        first, second, own, lists = blocks("toml")
+        first, second, own, collection, lists = blocks("toml")
         self.assertEqual(set(self.feeds(first)), {"urlhaus"})
         self.assertEqual(set(self.feeds(second)), {"phishtank", "tor_exits", "epss"})
         self.assertEqual(set(self.feeds(own)), {"soc"})
+        self.assertEqual(set(self.feeds(collection)), {"taxii"})
         self.assertEqual(set(self.feeds(lists)), {"warninglist_google", "our_lists"})
 
     def test_own(self) -> None:

@@ -46,7 +46,8 @@ class Server:
     """
     Answers by address and parameters.
 
-    :ivar says: status and body, or the body alone, by C{url?name=value}.
+    :ivar says: status, body and more headers, or less of it, by C{url?name=value}; of a list, one
+        after the other.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -68,12 +69,15 @@ class Server:
         self.conditions.append(dict(headers))
         self._clock.advance(min(self.secs, total_secs))
         said = self.says.get(url, (404, b""))
+        if isinstance(said, list):
+            said = said.pop(0)
         if isinstance(said, Exception):
             return fail(said)
-        status, body = said if isinstance(said, tuple) else (200, said)
+        status, body, *more = said if isinstance(said, tuple) else (200, said)
         if isinstance(body, dict):
             body = json.dumps(body).encode()
-        return succeed(Reply(status=status, headers=self.headers, url=remote.shown, body=body))
+        headers = {**self.headers, **(more[0] if more else {})}
+        return succeed(Reply(status=status, headers=headers, url=remote.shown, body=body))
 
     def download(self, **_: Any) -> Any:
         """Not asked."""
@@ -143,6 +147,7 @@ class TaxiiTests(GatheringCase):
         self.assertEqual(self.found(self.taxii()).status, 200)
         envelope = json.loads(self.into.read_bytes())
         self.assertEqual([one["id"] for one in envelope["objects"]], ["a", "b", "c"])
+        self.assertEqual(self.server.asked[0], self.objects)
         self.assertEqual(
             self.server.conditions[0], {"Accept": "application/taxii+json;version=2.1"}
         )
@@ -159,6 +164,131 @@ class TaxiiTests(GatheringCase):
         error = self.failureResultOf(Deferred.fromCoroutine(self.taxii()), OutboundError).value
         self.assertNotIsInstance(error, Unreached)
 
+    def ids(self) -> list[str]:
+        """Of what was written."""
+        return [one["id"] for one in json.loads(self.into.read_bytes())["objects"]]
+
+    def test_medallion(self) -> None:
+        """
+        As medallion 3.0.0 has it (OASIS' own server): one C{next} for all pages, and none without
+        a C{limit}, which it answers with a 500; after a restart, or 30 s, it knows it no more.
+        """
+        of_next = self.objects + "?limit=2&next=a0c5"
+        self.server.says = {
+            self.objects + "?limit=2": self.page("a", "b", more=True, next="a0c5"),
+            of_next: [
+                self.page("c", "d", more=True, next="a0c5"),
+                self.page("e", "f", more=True, next="a0c5"),
+                self.page("g", more=False),
+            ],
+            self.objects + "?next=a0c5": (500, b"<!doctype html>"),
+        }
+        self.found(self.taxii(page_objects=2))
+        self.assertEqual(self.ids(), list("abcdefg"))
+        self.into.unlink()
+        wrong = {
+            "description": "The server did not understand the request or filter parameters: "
+            "'next' not valid.",
+            "http_status": "400",
+            "title": "ProcessingError",
+        }
+        self.server.says[of_next] = [self.page("c", "d", more=True, next="a0c5"), (400, wrong)]
+        self.assertEqual(
+            self.refused(self.taxii(page_objects=2)), "it no longer knows its own next page (400)"
+        )
+
+    def test_opentaxii(self) -> None:
+        """
+        As OpenTAXII 0.9.3 has it: C{added_after} has to have a fraction, else it is a 400, and a
+        further page is asked for with the same C{limit}.
+        """
+        self.server.says = {
+            self.objects + "?limit=1": (
+                200,
+                self.page("a", more=True, next="MjAy"),
+                {"x-taxii-date-added-last": "2026-11-24T18:52:33.719851Z"},
+            ),
+            self.objects + "?limit=1&next=MjAy": (
+                200,
+                self.page("b", more=False),
+                {"x-taxii-date-added-last": "2026-11-24T18:52:35Z"},
+            ),
+        }
+        tag = self.found(self.taxii(page_objects=1)).headers["etag"]
+        self.assertEqual(Gathered.of_tag(tag).since, "2026-11-24T17:52:35.000000Z")
+
+    def test_as_servers_write_it(self) -> None:
+        """A number for C{next}, null for what is not there, an offset for UTC; a STIX bundle."""
+        self.server.says = {
+            self.objects: (
+                200,
+                {**self.page("a"), "more": True, "next": 50},
+                {"x-taxii-date-added-last": "2024-01-17T17:11:20.183201+01:00"},
+            ),
+            self.objects + "?next=50": {"objects": None, "more": None, "next": None},
+        }
+        tag = self.found(self.taxii()).headers["etag"]
+        self.assertEqual(self.ids(), ["a"])
+        self.assertEqual(Gathered.of_tag(tag).added, "2024-01-17T16:11:20.183201Z")
+        self.into.unlink()
+        self.server.says = {self.objects: self.page("a", type="bundle", id="bundle--1")}
+        self.found(self.taxii())
+        self.assertEqual(self.ids(), ["a"])
+
+    def test_something_else(self) -> None:
+        """What is no envelope is not taken for an empty one."""
+        for body in (
+            b"[]",
+            b"<html>",
+            {"title": "ProcessingError", "http_status": "500"},
+            {"collections": []},
+        ):
+            self.server.says = {self.objects: body}
+            self.assertEqual(self.refused(self.taxii()), "its answer is no envelope of TAXII 2.1")
+
+    @given(
+        st.lists(st.integers(0, 3), min_size=1, max_size=30),
+        st.integers(1, 6),
+        st.sampled_from((1, 10_000)),
+    )
+    def test_all_by_date(self, gaps: list[int], size: int, digits: int) -> None:
+        """
+        By dates all objects come, each once, whatever were added at one time and however many
+        digits their server tells; or it is told that they can't.
+        """
+        self.into.unlink(missing_ok=True)
+        moments = [sum(gaps[: number + 1]) * 2_000 for number in range(len(gaps))]
+
+        def written(moment: int) -> str:
+            return f"2026-01-01T00:00:00.{moment:06}Z"
+
+        class ByDate(Server):
+            """Pages of so many objects, added after so many microseconds."""
+
+            def request(self, *, params: Any, **given: Any) -> Any:
+                """Answer."""
+                asked = params["added_after"] if params else ""
+                after = int(asked[20:26]) if "T00:00:00" in asked else -1
+                there = [number for number, at in enumerate(moments) if at > after]
+                page = {"objects": [{"id": str(n)} for n in there[:size]]}
+                more = {"more": True} if len(there) > size else {}
+                last = moments[there[:size][-1]] // digits * digits if there else 0
+                body = json.dumps({**page, **more}).encode()
+                headers = {"x-taxii-date-added-last": written(last)}
+                return succeed(Reply(status=200, headers=headers, url="", body=body))
+
+        self.gathering = Gathering(
+            outbound=ByDate(self.clock), clock=self.clock, in_thread=_at_once, total_secs=100.0
+        )
+        work = Deferred.fromCoroutine(self.taxii())
+        if isinstance(getattr(work, "result", None), Download):
+            self.assertEqual(self.ids(), [str(number) for number in range(len(moments))])
+        else:
+            failure = self.failureResultOf(work, OutboundError)
+            self.assertIn("page_objects has to be larger", str(failure.value))
+            near = [sum(at - 1_000 - digits <= each <= at for each in moments) for at in moments]
+            self.assertGreaterEqual(max(near), size)
+
     def test_empty(self) -> None:
         """A collection without objects."""
         self.server.says = {self.objects: {}}
@@ -170,10 +300,12 @@ class TaxiiTests(GatheringCase):
         self.server.headers = {"x-taxii-date-added-last": "2026-01-01T00:00:00Z"}
         self.server.says = {
             self.objects: self.page("a", more=True),
-            self.objects + "?added_after=2026-01-01T00:00:00Z": self.page("b", next=None),
+            self.objects + "?added_after=2025-12-31T23:59:59.999000Z": self.page(
+                "a", "b", next=None
+            ),
         }
         self.found(self.taxii())
-        self.assertEqual(len(json.loads(self.into.read_bytes())["objects"]), 2)
+        self.assertEqual(self.ids(), ["a", "b"])
         self.server.headers = {}
         self.into.unlink()
         self.assertIn("does not say how", self.refused(self.taxii()))
@@ -185,6 +317,18 @@ class TaxiiTests(GatheringCase):
             self.objects + "?next=2": self.page("b", more=True, next="2"),
         }
         self.assertEqual(self.refused(self.taxii()), "its pages lead in a circle")
+        self.server.says = {
+            self.objects: self.page("a", more=True, next="2"),
+            self.objects + "?next=2": self.page("b", more=True, next="3"),
+            self.objects + "?next=3": self.page("c", more=True, next="2"),
+        }
+        self.assertEqual(self.refused(self.taxii()), "its pages lead in a circle")
+        self.server.headers = {"x-taxii-date-added-last": "2026-01-01T00:00:00Z"}
+        self.server.says = {
+            self.objects: self.page("a", more=True),
+            self.objects + "?added_after=2025-12-31T23:59:59.999000Z": self.page("a", more=True),
+        }
+        self.assertIn("page_objects has to be larger", self.refused(self.taxii()))
 
     def test_too_many(self) -> None:
         """More pages, or more bytes, than there may be."""
@@ -244,6 +388,11 @@ class TaxiiTests(GatheringCase):
         objects: list[Any] = json.loads(data)["objects"]
         return objects
 
+    def known(self) -> tuple[float, str]:
+        """When all was fetched, and when the last was added."""
+        known = Gathered.of_tag(self.tag)
+        return known.whole, known.added
+
     added = ADDED
     more: dict[str, Any] = {}
     first: Any = {"objects": [{"id": "a", "v": 1}, {"id": "b", "v": 1}, {"v": "nameless"}]}
@@ -261,7 +410,7 @@ class TaxiiTests(GatheringCase):
                 {"id": "a", "v": 2, "revoked": True},
             ],
         )
-        self.assertEqual(json.loads(self.tag), {"whole": NOW, "added": "2026-01-01T13:00:00.5Z"})
+        self.assertEqual(self.known(), (NOW, "2026-01-01T13:00:00.500000Z"))
 
     def test_since_pages(self) -> None:
         """Further pages are asked for with the same question."""
@@ -274,7 +423,7 @@ class TaxiiTests(GatheringCase):
         for headers in ({}, {"x-taxii-date-added-last": "undefined"}):
             self.assertEqual(self.fetch(SINCE, {}, 3600.0, **headers), self.first["objects"])
             self.assertTrue(self.is_same)
-            self.assertEqual(json.loads(self.tag), {"whole": NOW, "added": ADDED})
+            self.assertEqual(self.known(), (NOW, "2026-01-01T12:00:00.500000Z"))
         self.first = {"objects": [{"id": "a", "v": 1}, {"id": "b", "v": 1}]}
         again = {"objects": [{"id": "b", "v": 1}]}
         self.assertEqual(self.fetch(SINCE, again), self.first["objects"])
@@ -320,7 +469,7 @@ class TaxiiTests(GatheringCase):
     def test_whole_again(self) -> None:
         """All of it is fetched when it is time, and when nobody knows since when to ask."""
         self.assertEqual(self.fetch("", {"objects": [{"id": "c"}]}, 86400.0), [{"id": "c"}])
-        self.assertEqual(json.loads(self.tag), {"whole": NOW + 86400.0, "added": ""})
+        self.assertEqual(self.known(), (NOW + 86400.0, ""))
         self.assertEqual(self.fetch("", {"objects": [{"id": "c"}]}, -1.0), [{"id": "c"}])
         for added in ("undefined", "Thu Feb 20 2020 22:10:20 GMT+0000", "2026-99-01T12:00:00Z"):
             self.added = added

@@ -169,6 +169,8 @@ class Downloads:
                 part,
                 max_bytes=max_bytes,
                 now=self._now(),
+                collection=description.provider.collection,
+                page_objects=description.provider.page_objects,
                 whole_every_secs=description.provider.whole_every_secs,
                 before=before,
                 tag=copy.etag if copy else "",

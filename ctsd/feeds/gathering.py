@@ -6,6 +6,7 @@ becomes one file, as a parser reads it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.errors import OutboundError, Unreached
-from ctsd.feeds.envelope import Envelope, Gathered, Page
+from ctsd.feeds.envelope import Envelope, Gathered, Page, page_after
 from ctsd.feeds.job import InThread
 from ctsd.feeds.misp_archive import MAX_PARTS, Archive, read_manifest
+from ctsd.feeds.taxii import find_collection, told_collections
 from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download, Remote, Reply
 
@@ -24,14 +26,73 @@ from ctsd.remote import Download, Remote, Reply
 PART_MAX_BYTES: Final = 64 << 20
 
 #: OASIS TAXII 2.1, section 1.6.8.
-_TAXII: Final = "application/taxii+json;version=2.1"
-_ADDED_LAST: Final = "x-taxii-date-added-last"
+_TAXII: Final = {"Accept": "application/taxii+json;version=2.1"}
 
 #: Statuses that a server may have for C{added_after} alone: it does not know it, or has nothing.
 _NOT_SINCE: Final = frozenset({400, 404, 406, 416, 422})
 
+#: Those for a C{next} that it knows no more: medallion 3 forgets it after 30 s, and at a restart.
+_NOT_NEXT: Final = frozenset({400, 404, 410, 416, 422})
+
+#: Statuses that say nothing of what is there.
+_NOT_NOW: Final = frozenset({200, 401, 403, 406, 429, 503})
+
+#: What statuses mean here, sections 3.4, 5.2 and 5.4.
+_MEANT: Final = {
+    400: "it does not take the question (400); it may want another page_objects",
+    403: "this user may not read the collection (403)",
+    404: "there is no such collection, or this user may not read it (404)",
+    406: "it does not speak TAXII 2.1 (406)",
+}
+
+_CIRCLE: Final = "its pages lead in a circle"
+_CROWDED: Final = (
+    "more of its objects were added at one time than stand on a page: page_objects has to be larger"
+)
+
 #: How long one part may take.
 _PART_SECS: Final = 300.0
+
+
+class _Asking:
+    """Asks for one part after the other, in C{total_secs} all in all."""
+
+    def __init__(self, outbound: IOutbound, clock: IReactorTime, total_secs: float) -> None:
+        self._outbound = outbound
+        self._clock = clock
+        self._total_secs = total_secs
+        self._late = clock.seconds() + total_secs
+        self._begun = False
+
+    async def __call__(
+        self,
+        remote: Remote,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """
+        Its answer.
+
+        :raises Unreached: nothing was sent to it, nor to anybody before.
+        :raises OutboundError: it can't be had.
+        """
+        left = self._late - self._clock.seconds()
+        if left <= 0:
+            raise OutboundError(f"not all of it within {self._total_secs:g} s")
+        try:
+            reply = await self._outbound.request(
+                remote=remote,
+                params=params or None,
+                headers=headers,
+                max_bytes=PART_MAX_BYTES,
+                total_secs=min(left, _PART_SECS),
+            )
+        except Unreached as error:
+            if self._begun:
+                raise OutboundError(error.reason) from None
+            raise
+        self._begun = True
+        return reply
 
 
 class Gathering:
@@ -59,6 +120,8 @@ class Gathering:
         *,
         max_bytes: int,
         now: float,
+        collection: str = "",
+        page_objects: int = 0,
         whole_every_secs: float = 0.0,
         before: Path | None = None,
         tag: str = "",
@@ -67,32 +130,58 @@ class Gathering:
         All objects of a collection, in one envelope: fetched, or those that were there before, but
         for those that were added or changed since, which are fetched.
 
-        :param remote: the collection, without C{objects/}.
+        :param remote: the collection, without C{objects/}; with C{collection} a discovery or an
+            API root.
         :param into: as for L{IOutbound.download}, as is what is returned.
         :param now: POSIX seconds.
+        :param collection: its id, alias or title.
+        :param page_objects: how many are asked for at once; 0: as many as the server likes.
         :param whole_every_secs: so often all of them are fetched: nobody tells of objects that are
             taken out of a collection.
         :param before: what this made the last time, if it did; C{tag} is the C{ETag} that it gave
             it then.
         :raises OutboundError: a page could not be had, or there is no end to them.
         """
-        asked = evolve(remote, url=remote.url.rstrip("/") + "/objects/")
-        late = self._deadline()
+        asking = self._asking()
+
+        async def ask(asked: Remote) -> Reply:
+            return await asking(asked, _TAXII)
+
+        found = await find_collection(remote, collection, ask) if collection else remote
+        if isinstance(found, Reply):
+            if found.status == 406:
+                raise OutboundError(_MEANT[406])
+            return Download(status=found.status, headers=found.headers, url=found.url)
+        asked = evolve(found, url=found.url.rstrip("/") + "/objects/")
+        new = Gathered(whole=now, collection=sha256(asked.url.encode()).hexdigest())
         known = Gathered.of_tag(tag)
-        since = known.since
+        since = known.since if known.collection == new.collection else ""
+        # OASIS' own server, medallion 3, answers 500 to a C{next} without a C{limit}.
+        wanted = {"limit": str(page_objects)} if page_objects else {}
         if before is not None and since and 0 <= now - known.whole < whole_every_secs:
             answer = await self._pages(
-                asked, Envelope(into, max_bytes, before), late, known, {"added_after": since}
+                asked,
+                Envelope(into, max_bytes, before),
+                asking,
+                known,
+                {**wanted, "added_after": since},
             )
             if answer.status not in _NOT_SINCE:
                 return answer
-        return await self._pages(asked, Envelope(into, max_bytes), late, Gathered(whole=now), {})
+        answer = await self._pages(asked, Envelope(into, max_bytes), asking, new, wanted)
+        if answer.status not in _NOT_NOW and not collection:
+            there = await told_collections(remote, ask)
+            if there:
+                raise OutboundError(f"url is not a collection's, say which by collection: {there}")
+        if answer.status in _MEANT:
+            raise OutboundError(_MEANT[answer.status])
+        return answer
 
     async def _pages(
         self,
         asked: Remote,
         writer: Envelope,
-        late: float,
+        asking: _Asking,
         known: Gathered,
         wanted: Mapping[str, str],
     ) -> Download:
@@ -102,34 +191,40 @@ class Gathering:
         :param wanted: the parameters of each request.
         """
         params = dict(wanted)
-        seen: set[tuple[str, ...]] = set()
+        # What came the last time that the same was asked: medallion 3 has one C{next} for all
+        # pages, and goes on all the same.
+        seen: dict[tuple[str, ...], int] = {}
         try:
             await self._in_thread(writer.open)
             for _ in range(MAX_PARTS):
-                reply = await self._get(asked, late, params, {"Accept": _TAXII})
+                reply = await asking(asked, _TAXII, params)
+                if reply.status in _NOT_NEXT and "next" in params:
+                    raise OutboundError(f"it no longer knows its own next page ({reply.status})")
                 if reply.status != 200:
                     await self._in_thread(writer.discard)
                     return Download(status=reply.status, headers=reply.headers, url=reply.url)
-                page = await self._in_thread(writer.take, reply.body)
+                by_date = bool(seen) and "next" not in params
+                page = await self._in_thread(writer.take, reply.body, overlaps=by_date)
                 known = evolve(known, added=known.later(reply.headers, page))
                 further = _further(page, reply.headers)
                 if not further:
-                    size, sha256 = await self._in_thread(writer.finish)
+                    size, digest = await self._in_thread(writer.finish)
                     return Download(
                         status=200,
                         headers={"etag": known.tag},
                         url=reply.url,
                         size=size,
-                        sha256=sha256,
+                        sha256=digest,
                     )
+                question = tuple(params.values())
+                if seen.get(question) == page.likeness:
+                    raise OutboundError(_CIRCLE if page.next else _CROWDED)
+                seen[question] = page.likeness
                 params = {**wanted, **further}
-                if tuple(params.values()) in seen:
-                    raise OutboundError("its pages lead in a circle")
-                seen.add(tuple(params.values()))
             raise OutboundError(f"it has more than {MAX_PARTS} pages")
         except BaseException as error:
             await self._in_thread(writer.discard)
-            raise _told(error, begun=bool(seen)) from None
+            raise _told(error) from None
 
     async def misp(
         self,
@@ -151,8 +246,8 @@ class Gathering:
         :raises OutboundError: one of them could not be had, or none is there.
         """
         base = remote.url.rstrip("/")
-        late = self._deadline()
-        reply = await self._get(evolve(remote, url=base + "/manifest.json"), late, {}, headers)
+        asking = self._asking()
+        reply = await asking(evolve(remote, url=base + "/manifest.json"), headers)
         if reply.status == 404:
             raise OutboundError("it has no manifest.json (404): url has to be where that lies")
         if reply.status != 200:
@@ -163,7 +258,7 @@ class Gathering:
             await self._in_thread(archive.open)
             wanted = await self._in_thread(archive.begin, manifest)
             for uuid in wanted:
-                event = await self._get(evolve(remote, url=f"{base}/{uuid}.json"), late, {}, {})
+                event = await asking(evolve(remote, url=f"{base}/{uuid}.json"), {})
                 if event.status not in (200, 404):
                     raise OutboundError(f"it answered {event.status} for event {uuid}")
                 # One that is gone since is not in the next manifest.
@@ -177,44 +272,20 @@ class Gathering:
                     url=reply.url,
                     refused=archive.refused,
                 )
-            size, sha256 = await self._in_thread(archive.finish)
+            size, digest = await self._in_thread(archive.finish)
         except BaseException as error:
             await self._in_thread(archive.discard)
-            raise _told(error, begun=True) from None
-        return Download(status=200, headers=reply.headers, url=reply.url, size=size, sha256=sha256)
+            raise _told(error) from None
+        return Download(status=200, headers=reply.headers, url=reply.url, size=size, sha256=digest)
 
-    def _deadline(self) -> float:
-        return self._clock.seconds() + self._total_secs
-
-    async def _get(
-        self,
-        remote: Remote,
-        late: float,
-        params: Mapping[str, str],
-        headers: Mapping[str, str],
-    ) -> Reply:
-        left = late - self._clock.seconds()
-        if left <= 0:
-            raise OutboundError(f"not all of it within {self._total_secs:g} s")
-        return await self._outbound.request(
-            remote=remote,
-            params=params or None,
-            headers=headers,
-            max_bytes=PART_MAX_BYTES,
-            total_secs=min(left, _PART_SECS),
-        )
+    def _asking(self) -> _Asking:
+        return _Asking(self._outbound, self._clock, self._total_secs)
 
 
-def _told(error: BaseException, *, begun: bool) -> BaseException:
-    """
-    An error of the disk in the words of a download; others as they are.
-
-    :param begun: whether the server has answered before.
-    """
+def _told(error: BaseException) -> BaseException:
+    """An error of the disk in the words of a download; others as they are."""
     if isinstance(error, OSError):
         return OutboundError(f"it could not be written: {error.strerror}")
-    if begun and isinstance(error, Unreached):
-        return OutboundError(error.reason)
     return error
 
 
@@ -228,8 +299,8 @@ def _further(page: Page, headers: Mapping[str, str]) -> dict[str, str]:
         return {}
     if page.next:
         return {"next": page.next}
-    # A server that knows no C{next} goes by dates: section 3.4.
-    added = headers.get(_ADDED_LAST, "")
-    if not added:
+    # A server that knows no C{next} goes by dates: section 3.5.
+    since = page_after(headers)
+    if not since:
         raise OutboundError("it has more pages, and does not say how to ask for them")
-    return {"added_after": added}
+    return {"added_after": since}

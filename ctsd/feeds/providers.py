@@ -126,7 +126,8 @@ class Provider:
     url: str = _key(
         _url,
         "Its address; `{key}` and `{user}` stand for these, `{date}` for the day in UTC. With "
-        "`misp` the directory of `manifest.json`, with `taxii` the collection",
+        "`misp` the directory of `manifest.json`, with `taxii` the collection, or what has "
+        "`collection`",
         default="",
         shown="(this or `file`)",
     )
@@ -137,7 +138,19 @@ class Provider:
         shown="none",
     )
     taxii: bool = _key(
-        checks.flag, "`stix`: whether `url` is a collection of TAXII 2.1", default=False
+        checks.flag, "`stix`: whether it is a collection of TAXII 2.1", default=False
+    )
+    collection: str = _key(
+        checks.text,
+        "`taxii`: the collection's id, alias or title, where `url` is the server's discovery or an "
+        "API root",
+        default="",
+        shown="none",
+    )
+    page_objects: int = _key(
+        checks.whole(0, 1_000_000),
+        "`taxii`: how many objects are asked for at once; 0 leaves that to the server",
+        default=1000,
     )
     whole_every_secs: float = _secs(
         0.0,
