@@ -79,6 +79,8 @@ class MadeCase(SynchronousTestCase):
             "source": self.source(),
             "reading": Reading.of(self.description, self.file).as_json(),
             "made": str(self.made),
+            "least": 1,
+            "most_refused": 0.5,
         }
         return work(
             {"directory": str(self.directory), "names": ["mine"], "works": {"mine": wanted}}

@@ -413,6 +413,38 @@ class ServingTests(FeedsCase):
         (found,) = self.find(feeds, "203.0.113.1")
         self.assertIn(b'"Ours"', found.matched[0].record.hit)
 
+    def test_description_that_fits_no_more(self) -> None:
+        """Another description that makes nothing of the file is told; the last index serves."""
+        self.answers(b"203.0.113.1\n203.0.113.2\n" + b"0" * 32 + b"\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        wrong = ({"field": "line", "type": "hash.md5"}, {"field": "x", "type": "net.ip"})
+        for indicator, why in zip(wrong, ("2 of 3 rows", "0 records"), strict=True):
+            feeds = self.start(feed(pattern="(?P<x>q)?", indicators=[indicator]))
+            self.look(2 * RETRY_SECS)
+            self.assertFinds(feeds, "203.0.113.1", "mine")
+            self.assertIn(f"mine: its copy could not be indexed: {why}", feeds.trouble())
+            self.successResultOf(feeds.stopService())
+        # Another try would change nothing.
+        self.assertEqual(len(self.children.given), 3)
+
+    def test_accepted(self) -> None:
+        """What was accepted has to have as much in it as it had then."""
+        self.answers(b"203.0.113.1\n")
+        strict = feed(min_rows=2)
+        first = self.start(strict)
+        self.look()
+        self.successResultOf(self.downloads.accept(strict))
+        self.look()
+        self.assertFinds(first, "203.0.113.1", "mine")
+        self.successResultOf(first.stopService())
+        feeds = self.start(feed(min_rows=2, title="Ours"))
+        self.look()
+        (found,) = self.find(feeds, "203.0.113.1")
+        self.assertIn(b'"Ours"', found.matched[0].record.hit)
+        self.assertEqual(feeds.trouble(), "")
+
     def test_turned_off(self) -> None:
         """A feed that is off is found no more, although the index still has it."""
         self.answers(b"203.0.113.1\n", b"203.0.113.1\n")
@@ -473,6 +505,22 @@ class FailureTests(FeedsCase):
         self.look()
         self.assertFinds(feeds, "203.0.113.1", "mine")
         self.assertIn("other: its copy could not be indexed", feeds.trouble())
+
+    def test_one_is_gone(self) -> None:
+        """A file that is gone keeps no other feed from being indexed."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.1\n")
+        first = self.start(feed(), feed("other"))
+        self.look()
+        self.successResultOf(first.stopService())
+        copy = self.downloads.copies("mine").state().copy
+        assert copy is not None
+        self.downloads.copies("mine").path(copy).unlink()
+        feeds = self.start(feed(title="Ours"), feed("other", title="Others"))
+        self.look()
+        mine, other = self.find(feeds, "203.0.113.1")
+        self.assertNotIn(b'"Ours"', mine.matched[0].record.hit)
+        self.assertIn(b'"Others"', other.matched[0].record.hit)
+        self.assertIn("mine: its copy could not be indexed: No such file", feeds.trouble())
 
     def test_others_build(self) -> None:
         """While another process builds we wait, and find what it has built."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ctsd.feeds.feed_file import FeedAbout
-from ctsd.feeds.inside import answer
+from ctsd.feeds.guards import Counts, check_again
+from ctsd.feeds.inside import answer, told
 from ctsd.feeds.job import Refused
 from ctsd.feeds.key_store import key_label, merge_feeds, take_feed, write_feed
 from ctsd.feeds.parsers.tally import Tally
@@ -24,9 +25,11 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
 
     :param given: C{directory} of the index, C{names} of all feeds that shall be in it, and
         C{works}: by a feed's name, its C{reading} (L{Reading}), what the index shall call its
-        C{source}, and where one that was C{made} already may lie.
-    :return: by a feed's name C{records}, or why it C{failed}: its last index stays.
-    :raises OSError: the index can't be written.
+        C{source}, where one that was C{made} already may lie, and what L{check_again} wants to
+        know.
+    :return: by a feed's name C{records}; or why it was C{refused}, which another try does not
+        change, or why it C{failed}. Its last index stays then.
+    :raises OSError: the index of all feeds can't be written.
     """
     directory = Path(given["directory"])
     label = key_label()
@@ -36,14 +39,26 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
         try:
             written = take_feed(directory, about, Path(wanted["made"]))
             if written is None:
-                reading = Reading(**wanted["reading"])
-                lines = reading.lines(Tally(), now=time.time())
-                written = write_feed(directory, about, lines=lines, substring=reading.substring)
+                written = _written(directory, about, wanted)
             done[name] = {"records": written.records}
         except Refused as error:
-            done[name] = {"failed": str(error)}
+            done[name] = {"refused": str(error)}
+        except OSError as error:
+            # Its copy may be gone: no reason to leave out the other feeds.
+            done[name] = {"failed": told(error)}
     merge_feeds(directory, given["names"])
     return done
+
+
+def _written(directory: Path, about: FeedAbout, wanted: dict[str, Any]) -> FeedAbout:
+    reading, tally = Reading(**wanted["reading"]), Tally()
+
+    def fit(_: FeedAbout) -> None:
+        counts = Counts(rows=tally.rows, refused=tally.bad, records=tally.records)
+        check_again(counts, least=wanted["least"], most_refused=wanted["most_refused"])
+
+    lines = reading.lines(tally, now=time.time())
+    return write_feed(directory, about, fit=fit, lines=lines, substring=reading.substring)
 
 
 def main() -> int:

@@ -78,6 +78,23 @@ def check_head(head: bytes) -> None:
         raise Refused("it is a page of HTML")
 
 
+def check_again(counts: Counts, *, least: int, most_refused: float) -> None:
+    """
+    Compare what is in a copy that was taken with what has to be, when it is indexed anew: by
+    another description, say.
+
+    :param least: fewer records are refused.
+    :param most_refused: the share of rows that may not be readable.
+    :raises Refused: it has too little in it now, or too much that can't be read.
+    """
+    if counts.records < least:
+        raise Refused(f"{counts.records} records; at least {least} are expected")
+    if counts.refused > counts.rows * most_refused:
+        raise Refused(
+            f"{counts.refused} of {counts.rows} rows can't be read; up to {most_refused:.0%} may"
+        )
+
+
 def check_counts(counts: Counts, provider: Provider, last: Copy | None) -> None:
     """
     Compare what is in a file with what has to be.

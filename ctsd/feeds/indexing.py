@@ -13,8 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.feeds.children import Children
+from ctsd.feeds.copies import Copy
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds
+from ctsd.feeds.providers import Provider
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.standing import KeptFeed
 
@@ -90,15 +92,17 @@ class Indexing:
             for name, feed in feeds.items()
             if feed.copy is not None
             and now >= feed.not_before
-            and (name not in loaded or loaded[name].source != feed.source(self._label))
+            and feed.source(self._label)
+            not in (feed.unfit, loaded[name].source if name in loaded else "")
         ]
 
     async def _build(self, behind: Collection[KeptFeed], names: list[str]) -> None:
-        works = {
+        works: dict[str, dict[str, Any]] = {
             feed.description.name: {
                 "source": feed.source(self._label),
                 "made": str(feed.copies.index(feed.copy)),
                 "reading": Reading.of(feed.description, feed.copies.path(feed.copy)).as_json(),
+                **_guards(feed.description.provider, feed.copy),
             }
             for feed in behind
             if feed.copy is not None
@@ -111,9 +115,12 @@ class Indexing:
             built = {name: {"failed": str(error)} for name in works}
         for feed in behind:
             said = built.get(feed.description.name, {"failed": "it was left out"})
-            if "failed" in said:
+            if "records" not in said:
                 feed.not_before = self._clock.seconds() + RETRY_SECS
-                self._troubled(feed, f"its copy could not be indexed: {said['failed']}")
+                if "refused" in said:
+                    feed.unfit = works[feed.description.name]["source"]
+                why = said.get("refused") or said["failed"]
+                self._troubled(feed, f"its copy could not be indexed: {why}")
                 continue
             self._troubled(feed, "")
             self._log.info(
@@ -122,3 +129,11 @@ class Indexing:
                 records=said["records"],
                 secs=self._clock.seconds() - started,
             )
+
+
+def _guards(provider: Provider, copy: Copy) -> dict[str, float]:
+    """What has to be in an index: as much as a download has to have, or as an accepted copy had."""
+    return {
+        "least": min(provider.min_rows, copy.records),
+        "most_refused": max(provider.max_refused_share, copy.refused / max(copy.rows, 1)),
+    }

@@ -42,7 +42,7 @@ def answer(work: Callable[[dict[str, Any]], object]) -> int:
     except StoreError as error:
         said = {"failed": error.reason}
     except OSError as error:
-        said = {"failed": f"{error.strerror}: {error.filename}" if error.filename else str(error)}
+        said = {"failed": told(error)}
     except Exception as error:
         # Where, but not what: a message may hold what stands in the source.
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -50,6 +50,11 @@ def answer(work: Callable[[dict[str, Any]], object]) -> int:
     sys.stdout.write(json.dumps(said) + "\n")
     sys.stdout.flush()
     return 0 if "built" in said else 1
+
+
+def told(error: OSError) -> str:
+    """What went wrong, and with which file."""
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
 
 
 def _end_with_stdin() -> None:

@@ -64,6 +64,7 @@ class KeptFeed:
     :ivar misread: why C{state} can't be read.
     :ivar trouble: what is wrong with its index, or with a file of ours.
     :ivar not_before: by the clock: it is not indexed before.
+    :ivar unfit: the L{source} that an index was refused for: it is not tried again.
     :ivar brought: what the file of ours was when it was brought, and C{seen} at the last look.
     """
 
@@ -74,6 +75,7 @@ class KeptFeed:
     misread: str = ""
     trouble: str = ""
     not_before: float = 0.0
+    unfit: str = ""
     brought: str = ""
     seen: str = ""
 
