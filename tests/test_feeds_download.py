@@ -22,9 +22,10 @@ from zope.interface import implementer
 
 from ctsd._toml import Document
 from ctsd.errors import OutboundError, StoreError, Unreached
-from ctsd.feeds.copies import BadState, Busy, Copies, Copy, Disk, FeedState
+from ctsd.feeds.copies import BadState, Busy, Copies, Disk
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.guards import Counts, check_counts, check_file, check_head, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
@@ -239,6 +240,19 @@ class UpdateTests(DownloadsCase):
         self.assertEqual((state.copy.fetched, state.copy.checked), (NOW, NOW + 3600))
         self.assertEqual(self.served(), GOOD)
         self.assertEqual(len(self.files()), 1)
+
+    def test_gone(self) -> None:
+        """A copy whose file is gone is fetched again, also when it is not newer."""
+        self.answer(etag='"one"')
+        copy = self.update().copy
+        assert copy is not None
+        for status, error in ((304, "it answered 304"), (200, "")):
+            self.now += 3600
+            self.copies.path(copy).unlink(missing_ok=True)
+            self.answer(status, etag='"one"')
+            self.assertEqual(self.update().error, error)
+            self.assertEqual(self.provider.asked[-1][1], {})
+        self.assertEqual(self.served(), GOOD)
 
     def test_newer(self) -> None:
         """A newer copy replaces the one before, whose file goes."""
@@ -737,6 +751,26 @@ class GuardsTests(DownloadsCase):
         self.assertEqual((state.copy.checked, state.copy.url), (NOW - 1000, "brought.txt"))
         self.assertEqual((state.due, state.tried), (before.due, before.tried))
         self.assertTrue(file.exists())
+
+    def test_import_of_the_same(self) -> None:
+        """The good copy again is not looked at; it is not older for that."""
+        before = self.copies.state().copy
+        assert before is not None
+        file = self.directory / "brought.txt"
+        file.write_bytes(GOOD)
+        self.answer(500)
+        self.assertTrue(self.update().error)
+        self.downloads = self.make(examine=None)
+        for dated, checked in ((NOW - 1000, NOW), (NOW + 60, NOW + 60)):
+            os.utime(file, (dated, dated))
+            state = self.successResultOf(self.bring(file))
+            self.assertEqual(state.copy, evolve(before, checked=checked))
+            self.assertEqual((state.error, state.failures), ("", 0))
+        self.copies.path(before).unlink()
+        self.downloads = self.make()
+        state = self.successResultOf(self.bring(file))
+        assert state.copy is not None
+        self.assertEqual((self.served(), state.copy.url), (GOOD, "brought.txt"))
 
     def test_import_of_too_much(self) -> None:
         """One that is too large even to be kept aside."""

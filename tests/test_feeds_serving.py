@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,13 +20,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd._toml import Document
 from ctsd.errors import SearchLater
 from ctsd.feeds import feed_work
-from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.copies import Copies
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.indexing import RETRY_SECS
 from ctsd.feeds.job import BuildFailed, lock_builds
 from ctsd.feeds.on_disk import FeedsOnDisk
+from ctsd.feeds.own_file import RETRY_SECS as FILE_RETRY_SECS
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.screening import Screening
@@ -595,12 +599,24 @@ class FailureTests(FeedsCase):
 
 
 class OwnFileTests(FeedsCase):
-    """Files of ours."""
+    """
+    Files of ours.
+
+    :ivar brought: how often one was.
+    """
 
     def setUp(self) -> None:
         """One."""
         super().setUp()
         self.file = self.dir / "ours.txt"
+        bring = self.downloads.bring
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.brought += 1
+            return bring(*args, **kwargs)
+
+        self.brought = 0
+        self.patch(self.downloads, "bring", counted)
 
     def write(self, text: str) -> None:
         """Write it, now by the clock."""
@@ -648,6 +664,8 @@ class OwnFileTests(FeedsCase):
         self.look(10)
         self.assertIn("HTML", feeds.trouble())
         self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.look(10)
+        self.assertEqual(self.brought, 2)
         self.file.rename(self.dir / "away")
         self.look(10)
         self.assertIn("can't be read", feeds.trouble())
@@ -655,6 +673,48 @@ class OwnFileTests(FeedsCase):
         self.look(10)
         self.assertEqual(feeds.trouble(), "")
         self.assertFinds(feeds, "203.0.113.3", "mine")
+
+    def test_accepted(self) -> None:
+        """What was accepted is no trouble any more, and none after the next start."""
+        self.write("203.0.113.1\n")
+        strict = feed(file=str(self.file), min_rows=2)
+        feeds = self.start(strict)
+        self.look(10)
+        self.assertIn("1 records; at least 2 are expected", feeds.trouble())
+        self.successResultOf(self.downloads.accept(strict))
+        self.look(10)
+        self.assertEqual(feeds.trouble(), "")
+        self.successResultOf(feeds.stopService())
+        feeds = self.start(strict)
+        self.look(10)
+        self.assertEqual((feeds.trouble(), self.brought), ("", 2))
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+
+    def test_too_large(self) -> None:
+        """What is too large is read no more until it changes."""
+        self.write("203.0.113.1\n")
+        feeds = self.start(feed(file=str(self.file), max_bytes=13))
+        self.look(10)
+        self.write("203.0.113.2\n203.0.113.1\n")
+        self.look(FILE_RETRY_SECS * 3)
+        self.assertIn("ours.txt is not taken: it is larger than 13 bytes", feeds.trouble())
+        self.assertEqual(self.brought, 2)
+        self.write("203.0.113.3\n")
+        self.look(10)
+        self.assertFinds(feeds, "203.0.113.3", "mine")
+        self.assertEqual(feeds.trouble(), "")
+
+    def test_fault(self) -> None:
+        """What could not be taken, for the disk is full say, is tried again in a while."""
+        self.write("203.0.113.1\n")
+        with patch("ctsd.feeds.visit.bring", side_effect=OSError(errno.ENOSPC, "full")) as bring:
+            feeds = self.start(feed(file=str(self.file)))
+            self.look(FILE_RETRY_SECS - 2 * LOOK_SECS)
+            self.assertEqual(bring.call_count, 1)
+            self.assertIn("ours.txt is not taken: full", feeds.trouble())
+        self.look(FILE_RETRY_SECS)
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        self.assertEqual(feeds.trouble(), "")
 
 
 class ListTests(FeedsCase):

@@ -20,6 +20,9 @@ from ctsd.feeds.standing import KeptFeed
 #: A file that has changed is taken when it has kept still for so long.
 STILL_SECS: Final = 2.0
 
+#: One that could not be taken by a fault of ours, of the disk say, is tried again after so long.
+RETRY_SECS: Final = 60.0
+
 
 class OwnFiles:
     """Brings such files."""
@@ -51,25 +54,38 @@ class OwnFiles:
         look = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
         is_still = look == feed.seen or self._now() - found.st_mtime >= STILL_SECS
         feed.seen = look
-        if look == feed.brought or not is_still:
+        if look == feed.brought or not is_still or self._waits(feed, look):
             return None
         try:
-            return await self._bring(feed, file, look)
+            await self._bring(feed, file)
         except Busy:
             return None
-        except (Refused, BuildFailed, BadState) as error:
-            return f"{file} is not taken: {error}"
+        except (BuildFailed, BadState) as error:
+            return self._missed(feed, look, str(error))
         except OSError as error:
-            return f"{file} is not taken: {error.strerror}"
+            return self._missed(feed, look, str(error.strerror))
+        except Refused as error:
+            # Nothing is to be had of it until it changes.
+            feed.brought = look
+            return f"{file} is not taken: {error}"
+        feed.brought = look
+        # What guards have said of it stands in the state, where accepting it ends that.
+        return ""
 
-    async def _bring(self, feed: KeptFeed, file: Path, look: str) -> str:
+    async def _bring(self, feed: KeptFeed, file: Path) -> None:
         opened = await self._in_thread(file.open, "rb")
         try:
             feed.state = await self._downloads.bring(feed.description, opened, name=file.name)
         finally:
             opened.close()
-        feed.brought = look
-        return feed.state.error and f"{file}: {feed.state.error}"
+
+    def _waits(self, feed: KeptFeed, look: str) -> bool:
+        """Whether it could not be taken a moment ago."""
+        return look == feed.missed and 0 <= self._now() - feed.missed_at < RETRY_SECS
+
+    def _missed(self, feed: KeptFeed, look: str, why: str) -> str:
+        feed.missed, feed.missed_at = look, self._now()
+        return f"{feed.description.provider.file} is not taken: {why}"
 
 
 def why_unreadable(description: Description) -> str:

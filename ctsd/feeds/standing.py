@@ -10,9 +10,10 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
+from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.reading import made_of
 from ctsd.feeds.times import due_secs
 
@@ -65,7 +66,8 @@ class KeptFeed:
     :ivar trouble: what is wrong with its index, or with a file of ours.
     :ivar not_before: by the clock: it is not indexed before.
     :ivar unfit: the L{source} that an index was refused for: it is not tried again.
-    :ivar brought: what the file of ours was when it was brought, and C{seen} at the last look.
+    :ivar brought: what the file of ours was when it was brought, C{seen} at the last look, and
+        C{missed} when it could not be brought: C{missed_at}, POSIX seconds.
     """
 
     description: Description
@@ -78,6 +80,8 @@ class KeptFeed:
     unfit: str = ""
     brought: str = ""
     seen: str = ""
+    missed: str = ""
+    missed_at: float = 0.0
 
     @property
     def copy(self) -> Copy | None:

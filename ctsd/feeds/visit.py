@@ -15,8 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ctsd.errors import OutboundError, Unreached
-from ctsd.feeds.copies import Copies, Copy, FeedState, bring
+from ctsd.feeds.copies import Copies, bring
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.guards import Counts, check_counts, check_file, unpacked_limit
 from ctsd.feeds.job import BuildFailed, InThread, Refused
 from ctsd.feeds.providers import Provider
@@ -177,15 +178,17 @@ class Visit:
         state = evolve(state, tried=self._now(), unreached=False, token=token or state.token)
         await steps(copies.write, state)
         part = await steps(copies.fresh)
+        # Who has no file any more wants it, also when it is not newer.
+        last = await self._there(state)
         try:
-            fetched = await self._fetch(self._description, state, part)
+            fetched = await self._fetch(self._description, evolve(state, copy=last), part)
         except OutboundError as error:
             state = evolve(state, unreached=isinstance(error, Unreached))
             return await self._failed(state, error.reason)
         answer = fetched.answer
         state = evolve(state, tried=self._now())
-        if answer.status == 304 and state.copy is not None:
-            return await self._same(state, evolve(state.copy, checked=self._now()))
+        if answer.status == 304 and last is not None:
+            return await self._same(state, evolve(last, checked=self._now()))
         if answer.status != 200:
             return await self._bad_status(state, answer)
         copy = Copy(
@@ -199,7 +202,6 @@ class Visit:
             etag=self._kept(answer.headers.get("etag", "")),
             last_modified=self._kept(answer.headers.get("last-modified", "")),
         )
-        last = state.copy
         if last is not None and last.sha256 == copy.sha256:
             # The very same file as before: there is nothing to look at.
             return await self._same(
@@ -232,6 +234,13 @@ class Visit:
         part = await steps(copies.fresh)
         size, sha256 = await steps(bring, file, part, max_bytes=self._provider.max_bytes)
         dated = min(os.fstat(file.fileno()).st_mtime, self._now())
+        last = await self._there(state)
+        if last is not None and last.sha256 == sha256:
+            # It was looked at, or accepted, when it came.
+            copy = evolve(last, checked=max(last.checked, dated))
+            state = evolve(state, copy=copy, refused=None, failures=0, error="")
+            await steps(copies.write, state)
+            return state
         copy = Copy(file="", size=size, sha256=sha256, fetched=dated, checked=dated, url=name)
         return await self._keep(state, part, copy)
 
@@ -262,14 +271,12 @@ class Visit:
         provider, name = self._provider, self._description.name
         try:
             await self._steps(check_file, part, provider)
-            # The index of the same file is there already.
-            is_known = state.copy is not None and state.copy.sha256 == copy.sha256
             counts = await self._examine(
                 self._description,
                 part,
                 max_unpacked_bytes=unpacked_limit(provider, copy.size),
                 sha256=copy.sha256,
-                index=None if is_known else self._copies.fresh_index(),
+                index=self._copies.fresh_index(),
             )
             copy = _counted(copy, counts)
             check_counts(counts, provider, state.copy)
@@ -298,6 +305,13 @@ class Visit:
             url=copy.url,
         )
         return kept
+
+    async def _there(self, state: FeedState) -> Copy | None:
+        """The newest good copy, if its file is there."""
+        copy = state.copy
+        if copy is None or not await self._steps(self._copies.path(copy).exists):
+            return None
+        return copy
 
     def _kept(self, header: str) -> str:
         """A header for the disk; empty when the provider has put a secret of ours into it."""
