@@ -19,10 +19,11 @@ from ctsd.config import Settings, child_environment
 from ctsd.errors import CTSDError
 from ctsd.feeding import make_downloads, make_outbound
 from ctsd.feeds.children import Children
-from ctsd.feeds.copies import BadState, Busy, FeedState
+from ctsd.feeds.copies import BadState, Busy
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.examinations import Examinations
+from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.visit import TooEarly

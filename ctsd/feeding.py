@@ -12,9 +12,10 @@ import ctsd
 from ctsd.config import OutboundSettings, Settings
 from ctsd.errors import OutboundError
 from ctsd.feeds import contents
-from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.copies import Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
 from ctsd.feeds.turns import Turns

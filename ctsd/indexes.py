@@ -25,10 +25,11 @@ from ctsd.feeding import (
 from ctsd.feeds.allowed import AllowList
 from ctsd.feeds.builds import Builds
 from ctsd.feeds.children import Children
-from ctsd.feeds.copies import Copies, Copy
+from ctsd.feeds.copies import Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.examinations import Examinations
+from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.file import RecordsFile
 from ctsd.feeds.list_files import ListFiles
 from ctsd.feeds.looking import Contents

@@ -9,8 +9,8 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from ctsd import cli, cli_feeds
-from ctsd.feeds.copies import Copy, FeedState
 from ctsd.feeds.descriptions import names_of_catalogue
+from ctsd.feeds.feed_state import Copy, FeedState
 from tests.commands import NOW, CommandCase
 
 MINE = """

@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd._toml import Document
 from ctsd.feeds.array_file import ArrayFile
-from ctsd.feeds.copies import FeedState
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examine import examine
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
+from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.feed_work import work
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.job import BuildFailed, Refused

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.errors import StoreError
-from ctsd.feeds.copies import Busy, Copies, FeedState
+from ctsd.feeds.copies import Busy, Copies
+from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.turns import LEASE_SECS, Turns
 
 

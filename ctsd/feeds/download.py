@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from twisted.internet.defer import Deferred
 
-from ctsd.feeds.copies import Copies, Copy, Disk, FeedState, Lock
+from ctsd.feeds.copies import Copies, Disk, Lock
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
 from ctsd.feeds.layout import MISP

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from ctsd.feeds.copies import Copy
+from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.job import Refused
 from ctsd.feeds.parsers.unpacking import unpacked
 from ctsd.feeds.providers import Provider

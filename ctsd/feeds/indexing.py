@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.feeds.children import Children
-from ctsd.feeds.copies import Copy
 from ctsd.feeds.feed_file import FeedAbout
+from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds
 from ctsd.feeds.providers import Provider
 from ctsd.feeds.reading import Reading

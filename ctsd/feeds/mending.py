@@ -11,8 +11,9 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from ctsd.feeds.copies import BadState, BrokenState, Copies, Copy, FeedState, name_of
+from ctsd.feeds.copies import BadState, BrokenState, Copies, name_of
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.guards import check_counts, check_file, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.visit import Examine, Steps

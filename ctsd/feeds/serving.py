@@ -20,9 +20,10 @@ from zope.interface import implementer
 from ctsd.errors import SearchLater
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
-from ctsd.feeds.copies import BadState, Copies, Copy, FeedState
+from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.indexing import Indexing
 from ctsd.feeds.indicators import MAX_COUNTED, Indicators
 from ctsd.feeds.job import InThread, lock_builds, look_of

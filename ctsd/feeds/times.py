@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import evolve
 
-from ctsd.feeds.copies import FeedState
+from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.providers import Provider
 from ctsd.remote import retry_after_secs
 

@@ -14,9 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
-from ctsd.feeds.copies import BadState, BrokenState, Busy, Copies, Copy, FeedState
+from ctsd.feeds.copies import BadState, BrokenState, Busy, Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
+from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.job import InThread
 from ctsd.feeds.times import due_secs, is_due
 from ctsd.feeds.turns import Turns

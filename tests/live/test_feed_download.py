@@ -23,9 +23,10 @@ from twisted.trial.unittest import TestCase
 from ctsd import config
 from ctsd.feeding import make_downloads, make_outbound
 from ctsd.feeds.children import Children
-from ctsd.feeds.copies import Copies, FeedState
+from ctsd.feeds.copies import Copies
 from ctsd.feeds.descriptions import read_description
 from ctsd.feeds.examinations import Examinations
+from ctsd.feeds.feed_state import FeedState
 from tests.certificates import make_pair
 from tests.live import provider
 from tests.live.daemon import PATIENCE_SECS, ROOT, wait_until
