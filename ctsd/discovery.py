@@ -63,6 +63,9 @@ _WITH_FEEDS = {"feeds": "sync", "feeds_text": "async"}
 #: asked in the same services.
 _WITH_INTERNAL = {"internal_text": "async"}
 
+#: Who looks for what stands within texts, beside who looks up the artifacts themselves.
+_TEXTS = {"internal": "internal_text", "feeds": "feeds_text"}
+
 # Keys of [searchers] that are no searcher's name.
 _RESERVED = frozenset({"sync", "async", "path"})
 
@@ -225,12 +228,12 @@ def _listed(settings: Settings, known: dict[str, Found]) -> dict[str, str]:
 
 
 def _with_texts(names: Iterable[str]) -> Iterator[str]:
-    """A service's searchers, with what is asked along with the local database behind it."""
+    """A service's searchers, with what is asked along with one of them behind it."""
     named = tuple(names)
     for name in named:
         yield name
-        if name == "internal":
-            yield from (one for one in _WITH_INTERNAL if one not in named)
+        if name in _TEXTS and _TEXTS[name] not in named:
+            yield _TEXTS[name]
 
 
 def _add(known: dict[str, Found], one: Found) -> None:

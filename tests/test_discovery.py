@@ -499,6 +499,14 @@ class FeedsTests(SynchronousTestCase):
         self.assertEqual(self.found, {"internal", "phishtank"})
 
     def test_service(self) -> None:
-        """A service can have them alone."""
-        feed = "[feeds.cins]\n[services.lists]\nsearchers = ['feeds']\n"
-        self.assertIn("feeds", self.on(feed))
+        """A service can have them alone; where feeds are asked, texts are looked into, too."""
+        listed = {"'feeds'": ("feeds", "feeds_text"), "'feeds_text'": ("feeds_text",)}
+        listed["'feeds_text', 'internal', 'feeds'"] = (
+            "feeds_text",
+            "internal",
+            "internal_text",
+            "feeds",
+        )
+        for names, asked in listed.items():
+            self.on(f"[feeds.cins]\n[services.lists]\nsearchers = [{names}]\n")
+            self.assertEqual(self.services["lists"], asked)
