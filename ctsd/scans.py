@@ -67,8 +67,12 @@ class Part:
 
 
 def hits_of(parts: Iterable[Part]) -> tuple[EncodedHit, ...]:
-    """All hits so far, in the service's order of searchers, then in the searcher's own."""
-    return tuple(hit for part in parts if part.outcome for hit in part.outcome.hits)
+    """
+    All hits so far, in the service's order of searchers, then in the searcher's own. What several
+    of them say in the same words, as of a list that is a file for one and a feed for another, is
+    there once.
+    """
+    return tuple(dict.fromkeys(hit for part in parts if part.outcome for hit in part.outcome.hits))
 
 
 def state_of(parts: Iterable[Part]) -> ScanState:

@@ -68,6 +68,13 @@ class FinalViewTests(SynchronousTestCase):
         )
         self.assertEqual((view.hits, view.finished), ((b"1", b"2"), True))
 
+    def test_said_twice(self) -> None:
+        """What two searchers say in the same words is one hit, in the first one's place."""
+        both = Outcome(Ended.FOUND, (EncodedHit(b"2"), EncodedHit(b"3"), EncodedHit(b"1")))
+        parts = [Part("a", outcome=ONE), Part("b", outcome=both), Part("c", outcome=TWO)]
+        view = final_view("x", parts, ScanState.COMPLETE, "resend")
+        self.assertEqual(view.hits, (b"1", b"2", b"3"))
+
     def test_resend(self) -> None:
         """Incomplete without hits: it must be sent again, and the answer names who is missing."""
         parts = [Part("a", outcome=NOTHING), Part("away", outcome=FAILED)]
