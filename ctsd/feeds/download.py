@@ -15,7 +15,8 @@ from ctsd.feeds.gathering import Gathering
 from ctsd.feeds.job import InThread
 from ctsd.feeds.layout import MISP
 from ctsd.feeds.mending import mend
-from ctsd.feeds.visit import Examine, Fetched, Steps, Visit
+from ctsd.feeds.visit import Examine, Fetched, Visit
+from ctsd.feeds.waits import Steps
 from ctsd.interfaces.outbound import IOutbound
 from ctsd.remote import Download
 

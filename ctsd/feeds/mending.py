@@ -16,7 +16,8 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.guards import check_counts, check_file, unpacked_limit
 from ctsd.feeds.job import BuildFailed, Refused
-from ctsd.feeds.visit import Examine, Steps
+from ctsd.feeds.visit import Examine
+from ctsd.feeds.waits import Steps
 
 
 async def mend(

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
 from ctsd.feeds.copies import Busy
-from ctsd.feeds.visit import hand_on
+from ctsd.feeds.waits import wait_for
 from ctsd.interfaces.store import IShared
 
 _T = TypeVar("_T")
@@ -69,9 +69,7 @@ class Turns:
     def _lease(self, lease: str) -> Deferred[int | None]:
         asked = self._shared.lease(name=lease, holder=self._holder, secs=LEASE_SECS)
         # Who gives up must not have the store cancel what it does: that may block.
-        result: Deferred[int | None] = Deferred(lambda _: None)
-        asked.addBoth(hand_on, result)
-        return result
+        return wait_for(asked)
 
     def _not_released(self, failure: Failure, lease: str) -> None:
         self._log.info("{lease} was not given back: {error}", lease=lease, error=failure.value)

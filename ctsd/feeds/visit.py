@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ctsd.errors import OutboundError, Unreached
@@ -19,7 +18,7 @@ from ctsd.feeds.copies import Copies, bring
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.guards import Counts, check_counts, check_file, unpacked_limit
-from ctsd.feeds.job import BuildFailed, InThread, Refused
+from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.providers import Provider
 from ctsd.feeds.times import (
     is_due,
@@ -30,6 +29,7 @@ from ctsd.feeds.times import (
     wait_secs,
     wanted_pause_secs,
 )
+from ctsd.feeds.waits import Steps
 from ctsd.remote import Download
 
 #: Longer addresses and errors are cut: the state has a limit.
@@ -94,38 +94,6 @@ class Fetch(Protocol):
         :param state: what is there already: with a status of 304, C{state.copy} is the newest.
         :raises OutboundError: there was no whole answer.
         """
-
-
-class Steps:
-    """
-    Runs functions in a thread, one after the other. Who gives up waiting for one does not end it;
-    L{settled} tells when it has ended.
-    """
-
-    def __init__(self, in_thread: InThread) -> None:
-        self._in_thread = in_thread
-        self._running: Deferred[Any] | None = None
-
-    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Fires with what the function returns, or fails with what it raises."""
-        running = self._in_thread(function, *args, **kwargs)
-        self._running = running
-        result: Deferred[Any] = Deferred(lambda _: None)
-        running.addBoth(hand_on, result)
-        return result
-
-    async def settled(self) -> None:
-        """Wait for the end of what was begun."""
-        if self._running is not None:
-            ended: Deferred[None] = Deferred(lambda _: None)
-            self._running.addBoth(hand_on, ended)
-            await ended
-
-
-def hand_on(outcome: Any, to: Deferred[Any]) -> None:
-    """Fire a Deferred with the outcome of another one, which nobody cancels then."""
-    if not to.called:
-        to.callback(outcome)
 
 
 class Visit:
