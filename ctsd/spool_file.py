@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
 from ctsd.model import File
+from ctsd.syncing import sync
 
 if TYPE_CHECKING:
     from ctsd.spool import Spool
@@ -196,11 +197,7 @@ class _Disk:
         self._open()
         os.fsync(self._fd)
         self._close()
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(self._path.parent)
         md5, sha1, sha256 = (each.hexdigest() for each in self._hashes)
         return md5, sha1, sha256
 

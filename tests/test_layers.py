@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 #: The modules of each room; a package stands for all that is in it.
 ROOMS = {
     "errors": "errors",
+    "syncing": "syncing",
     "model": "addresses model records states remote",
     "interfaces": "interfaces",
     "artifacts": "artifacts indicator_forms matching normal_forms plausible refanged",
@@ -57,6 +58,7 @@ _VALUES = "errors model interfaces"
 #: What each room may import from.
 ARROWS = {
     "errors": "",
+    "syncing": "",
     "model": "",
     "interfaces": "errors model",
     "artifacts": "errors model",
@@ -65,10 +67,10 @@ ARROWS = {
     "scan_ids": _VALUES,
     "scans": f"{_VALUES} wire",
     "searcher": f"{_VALUES} artifacts wire",
-    "store": f"{_VALUES} artifacts stored",
+    "store": f"{_VALUES} syncing artifacts stored",
     "outbound": _VALUES,
-    "feeds": f"{_VALUES} artifacts wire stored searcher config",
-    "web": f"{_VALUES} wire",
+    "feeds": f"{_VALUES} syncing artifacts wire stored searcher config",
+    "web": f"{_VALUES} syncing wire",
     "threads": "",
     "scanning": f"{_VALUES} artifacts wire stored scan_ids scans searcher threads",
     "config": "errors model",

@@ -29,6 +29,8 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from ctsd.syncing import sync
+
 #: The first bytes of every such file.
 MAGIC: Final = b"ctsdar1" + (b"<" if sys.byteorder == "little" else b">")
 
@@ -152,11 +154,7 @@ class ArrayWriter:
         self.write(0, memoryview(head + _CHECKSUM.pack(zlib.crc32(head))))
         os.fsync(self._descriptor)
         os.rename(self._scratch, self._path)
-        parent = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync(self._path.parent)
 
     def _flush(self) -> None:
         buffer, self._buffer = self._buffer, bytearray()

@@ -16,6 +16,7 @@ from attrs import evolve
 
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.job import Refused
+from ctsd.syncing import sync
 
 _STATE: Final = "feed.json"
 _BROKEN: Final = "feed.json.broken"
@@ -61,11 +62,7 @@ class Disk:
 
     def sync(self, directory: Path) -> None:
         """Have the names in a directory survive a power loss."""
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(directory)
 
     def unlink(self, path: Path) -> None:
         """Remove a file, if it is there."""

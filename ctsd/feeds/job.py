@@ -36,6 +36,7 @@ FORMS = (
     "refanged.py",
     "shown.py",
     "stored.py",
+    "syncing.py",
     "threat_lines.py",
     "wire.py",
     "feeds/array_file.py",

@@ -27,6 +27,7 @@ from ctsd.feeds.array_file import ArrayFile, BadIndex, scratch
 from ctsd.feeds.combined import merge
 from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
 from ctsd.records import Line, Record
+from ctsd.syncing import sync
 
 #: The name of the file with the keys of all feeds.
 COMBINED: Final = "combined"
@@ -44,6 +45,7 @@ KEY_FORMS: Final = (
     "refanged.py",
     "shown.py",
     "stored.py",
+    "syncing.py",
     "threat_lines.py",
     "wire.py",
     "feeds/array_file.py",
@@ -116,7 +118,7 @@ def take_feed(directory: Path, about: FeedAbout, made: Path) -> FeedAbout | None
         os.rename(ours, path)
     finally:
         ours.unlink(missing_ok=True)
-    _sync(directory)
+    sync(directory)
     return said
 
 
@@ -181,8 +183,7 @@ def _linked(source: Path, target: Path) -> bool:
             shutil.copyfile(source, target)
         except FileNotFoundError:
             return False
-        with target.open("rb") as copied:
-            os.fsync(copied.fileno())
+        sync(target)
     return True
 
 
@@ -198,14 +199,6 @@ def _about(path: Path) -> FeedAbout | None:
 
 def _what(about: FeedAbout) -> tuple[str, str, str]:
     return (about.name, about.label, about.source)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files_of(directory: Path, name: str) -> list[Path]:

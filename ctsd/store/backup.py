@@ -21,7 +21,8 @@ from ctsd.store.places import refuse_network
 from ctsd.store.sqlite_runner import as_store_error, is_full
 from ctsd.store.sqlite_schema import needed_version, schema_version, scripts
 from ctsd.store.threat_steps import VISIBLE
-from ctsd.store.whole_files import BESIDE, new_file, new_part, refuse_existing, remove, sync
+from ctsd.store.whole_files import BESIDE, new_file, new_part, refuse_existing, remove
+from ctsd.syncing import sync
 
 #: How long to wait for another process that recovers or removes the log.
 _BUSY_SECS = 5.0

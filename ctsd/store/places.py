@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from ctsd.errors import StoreError
+from ctsd.syncing import sync
 
 #: Types of file systems, without the C{fuse.} that some have in front.
 _NETWORK = frozenset(
@@ -130,7 +131,7 @@ def make_place(path: Path, *, mounts: Path = _MOUNTS) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            _sync(directory)
+            sync(directory)
         except FileExistsError:
             os.close(os.open(path, flags))
             if path.stat().st_mode & 0o077:
@@ -150,11 +151,3 @@ def _give(made: Path, beside: Path) -> None:
         owner, is_now = beside.stat(), made.stat()
         if (owner.st_uid, owner.st_gid) != (is_now.st_uid, is_now.st_gid):
             os.chown(made, owner.st_uid, owner.st_gid)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from ctsd.errors import StoreError
+from ctsd.syncing import sync
 
 #: What SQLite may put beside a database: its write-ahead log, the log's index, a rollback journal.
 BESIDE = ("-wal", "-shm", "-journal")
@@ -73,12 +74,3 @@ def remove(path: Path) -> None:
     """Remove a database, and what SQLite has put beside it."""
     for beside in ("", *BESIDE):
         Path(f"{path}{beside}").unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or a directory, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
