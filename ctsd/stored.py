@@ -28,7 +28,6 @@ from ctsd.model import (
     Threat,
 )
 from ctsd.records import Indexed, Record, hit_of
-from ctsd.threat_lines import threat_from_line, threat_line
 from ctsd.wire import encode_hit
 
 _fast_encode: Final = msgspec.json.Encoder().encode
@@ -299,23 +298,3 @@ def decode_threat(data: bytes) -> Threat:
         expires=given["expires"],
         created=given["created"],
     )
-
-
-__all__ = [
-    "decode_artifact",
-    "decode_indexed",
-    "decode_outcome",
-    "decode_properties",
-    "decode_threat",
-    "decode_value",
-    "encode_artifact",
-    "encode_indexed",
-    "encode_outcome",
-    "encode_properties",
-    "encode_record",
-    "encode_threat",
-    "encode_value",
-    "indexed",
-    "threat_from_line",
-    "threat_line",
-]

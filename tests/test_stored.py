@@ -29,7 +29,7 @@ from ctsd.model import (
     Threat,
 )
 from ctsd.records import Record
-from ctsd.stored import threat_from_line, threat_line
+from ctsd.threat_lines import threat_from_line, threat_line
 from tests import strategies
 
 

@@ -37,7 +37,6 @@ FORMS = (
     "shown.py",
     "stored.py",
     "syncing.py",
-    "threat_lines.py",
     "wire.py",
     "feeds/array_file.py",
     "feeds/build.py",

@@ -46,7 +46,6 @@ KEY_FORMS: Final = (
     "shown.py",
     "stored.py",
     "syncing.py",
-    "threat_lines.py",
     "wire.py",
     "feeds/array_file.py",
     "feeds/feed_file.py",
