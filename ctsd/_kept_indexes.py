@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ctsd.config import Settings
 from ctsd.discovery import Catalogue, Found, Started, start_all
 from ctsd.errors import NotConfigured, SearchLater
 from ctsd.feeds.array_file import BadIndex
+from ctsd.feeds.descriptions import Description
 from ctsd.feeds.file import described as told_of
 from ctsd.feeds.index import Index
 from ctsd.feeds.job import label_of, reference, source_of
@@ -116,6 +117,15 @@ def _at_once(function: Any, *args: Any, **kwargs: Any) -> Any:
     return maybeDeferred(function, *args, **kwargs)
 
 
+def _on_disk(descriptions: Sequence[Description], settings: Settings) -> IFeeds:
+    return FeedsOnDisk(
+        descriptions=descriptions,
+        directory=settings.feeds_dir,
+        index=settings.feed_index,
+        now=time.time,
+    )
+
+
 def start_beside(catalogue: Catalogue, settings: Settings) -> Started:
     """
     Start searchers beside the daemon: what it keeps current is here only told of.
@@ -146,13 +156,13 @@ def start_beside(catalogue: Catalogue, settings: Settings) -> Started:
         def feeds() -> IFeeds:
             if all(one.is_warninglist for one in on):
                 raise NotConfigured("no feed is on")
-            return FeedsOnDisk(descriptions=on, directory=settings.feeds_dir, now=time.time)
+            return _on_disk(on, settings)
 
         def feed(name: str) -> IFeeds | None:
             alone = [one for one in on if one.name == name and not one.is_warninglist]
             if not alone:
                 return None
-            return FeedsOnDisk(descriptions=alone, directory=settings.feeds_dir, now=time.time)
+            return _on_disk(alone, settings)
 
         return SearcherSetup(
             settings=found.settings,

@@ -24,6 +24,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.feed_state import FeedState
+from ctsd.feeds.indexing import trouble_of
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.visit import TooEarly
@@ -104,7 +105,8 @@ def _row(description: Description, settings: Settings, now: float) -> tuple[str,
         elif age_secs > description.stale_secs:
             standing = "stale"
     following = _span(state.due - now) if description.provider.url and state.due > now else "-"
-    trouble = state.error or why_unreadable(description)
+    unsearched = trouble_of(settings.feed_index, description, copy)
+    trouble = state.error or why_unreadable(description) or unsearched
     told = "; ".join(filter(None, (standing, trouble)))
     return (description.name, age, records, refused, following, told)
 

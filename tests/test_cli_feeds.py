@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from ctsd import cli, cli_feeds
-from ctsd.feeds.descriptions import names_of_catalogue
+from ctsd._toml import Document
+from ctsd.feeds.descriptions import names_of_catalogue, read_description
 from ctsd.feeds.feed_state import Copy, FeedState
+from ctsd.feeds.key_store import key_label
+from ctsd.feeds.reading import made_of
+from ctsd.feeds.told import Told, write_told
 from tests.commands import NOW, CommandCase
 
 MINE = """
@@ -79,6 +85,18 @@ class ListTests(FeedsCase):
         self.assertRegex(lines["old"], r"^3 d .* too old")
         self.assertRegex(lines["never"], r"never loaded$")
         self.assertRegex(lines["bad"], r"feed\.json")
+
+    def test_not_indexed(self) -> None:
+        """A copy that the daemon can't index is told."""
+        self.configure(MINE)
+        self.keep("mine", copy=copy(NOW - 30))
+        table = tomllib.loads(MINE)["feeds"]["mine"]
+        description = read_description("mine", table, Document(name="x", base_dir=Path("/")))
+        source = made_of(description, sha256=copy().sha256, label=key_label())
+        index = self.dir / "state" / "index" / "feeds"
+        index.mkdir(parents=True)
+        write_told(index / "mine", Told("its copy could not be indexed: no room", source))
+        self.assertRegex(self.succeed("feeds"), r"mine .* good; its copy could not be .* no room")
 
     def test_own_file(self) -> None:
         """A file of ours that can't be read is told, although no daemon has tried."""

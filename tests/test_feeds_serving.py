@@ -222,7 +222,9 @@ class ServingTests(FeedsCase):
         self.assertTrue(IFeeds.providedBy(self.start()))
         self.assertTrue(
             IFeeds.providedBy(
-                FeedsOnDisk(descriptions=(), directory=self.dir, now=self.clock.seconds)
+                FeedsOnDisk(
+                    descriptions=(), directory=self.dir, index=self.dir, now=self.clock.seconds
+                )
             )
         )
 
@@ -751,6 +753,29 @@ class ListTests(FeedsCase):
 class OnDiskTests(FeedsCase):
     """How feeds stand, for commands beside the daemon."""
 
+    def on_disk(self, *descriptions: Description) -> FeedsOnDisk:
+        """How they stand."""
+        return FeedsOnDisk(
+            descriptions=descriptions,
+            directory=self.dir / "feeds",
+            index=self.dir / "index",
+            now=self.clock.seconds,
+        )
+
+    def test_not_indexed(self) -> None:
+        """What the daemon can't index is told, until it can or the feed is another one."""
+        self.answers(b"203.0.113.1\n")
+        self.children.broken = "no memory"
+        self.start(feed())
+        self.look()
+        why = "mine: its copy could not be indexed: no memory"
+        self.assertEqual(self.on_disk(feed()).trouble(), why)
+        self.assertEqual(self.on_disk(feed(title="Ours")).trouble(), "")
+        self.children.broken = ""
+        self.look(2 * RETRY_SECS)
+        self.assertEqual(self.on_disk(feed()).trouble(), "")
+        self.assertEqual(list((self.dir / "index").glob("*.trouble")), [])
+
     def test_told(self) -> None:
         """What there is, what is wrong, and how old it is."""
         self.answers(b"203.0.113.1\n", 500)
@@ -760,11 +785,7 @@ class OnDiskTests(FeedsCase):
         (self.dir / "feeds" / "third").mkdir()
         (self.dir / "feeds" / "third" / "feed.json").write_bytes(b"{")
         self.clock.advance(DAY_SECS)
-        told = FeedsOnDisk(
-            descriptions=[feed(), feed("other"), feed("third"), feed("fourth")],
-            directory=self.dir / "feeds",
-            now=self.clock.seconds,
-        )
+        told = self.on_disk(feed(), feed("other"), feed("third"), feed("fourth"))
         self.assertEqual(told.describe(), "1 of 4 feeds, 1 records")
         trouble = told.trouble()
         self.assertIn("mine: is from 2027-01-15", trouble)

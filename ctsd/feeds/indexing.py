@@ -13,12 +13,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ctsd.feeds.children import Children
+from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds
+from ctsd.feeds.key_store import key_label
 from ctsd.feeds.providers import Provider
-from ctsd.feeds.reading import Reading
+from ctsd.feeds.reading import Reading, made_of
 from ctsd.feeds.standing import KeptFeed
+from ctsd.feeds.told import Told, read_told, write_told
 
 #: How long after an index could not be built it is tried again.
 RETRY_SECS: Final = 60.0
@@ -120,15 +123,39 @@ class Indexing:
                 if "refused" in said:
                     feed.unfit = works[feed.description.name]["source"]
                 why = said.get("refused") or said["failed"]
-                self._troubled(feed, f"its copy could not be indexed: {why}")
+                trouble = f"its copy could not be indexed: {why}"
+                self._troubled(feed, trouble)
+                await self._tell(feed, Told(trouble, works[feed.description.name]["source"]))
                 continue
             self._troubled(feed, "")
+            await self._tell(feed, Told())
             self._log.info(
                 "Feed {name}: {records} records indexed, after {secs:.1f} s",
                 name=feed.description.name,
                 records=said["records"],
                 secs=self._clock.seconds() - started,
             )
+
+    async def _tell(self, feed: KeptFeed, told: Told) -> None:
+        """Keep what is wrong with a feed, for who looks from another process (L{trouble_of})."""
+        try:
+            await self._in_thread(write_told, self._directory / feed.description.name, told)
+        except OSError as error:
+            self._log.warn("What is told of feeds can't be kept: {why}", why=error.strerror)
+
+
+def trouble_of(directory: Path, description: Description, copy: Copy | None) -> str:
+    """
+    Why the newest copy of a feed is not searched, as a daemon has said last; empty when it is, or
+    nobody has tried. Blocks.
+
+    :param directory: of the index.
+    """
+    told = read_told(directory / description.name)
+    if not told.trouble or copy is None:
+        return ""
+    source = made_of(description, sha256=copy.sha256, label=key_label())
+    return told.trouble if told.source == source else ""
 
 
 def _guards(provider: Provider, copy: Copy) -> dict[str, float]:

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description
+from ctsd.feeds.indexing import trouble_of
 from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.standing import (
     KeptFeed,
@@ -40,11 +41,17 @@ class FeedsOnDisk:
     limits = LookupLimits()
 
     def __init__(
-        self, *, descriptions: Sequence[Description], directory: Path, now: Callable[[], float]
+        self,
+        *,
+        descriptions: Sequence[Description],
+        directory: Path,
+        index: Path,
+        now: Callable[[], float],
     ) -> None:
         """
         :param descriptions: of the feeds that are on.
         :param directory: has one for each feed.
+        :param index: the directory of the index.
         :param now: POSIX seconds.
         """
         feeds = [
@@ -57,7 +64,9 @@ class FeedsOnDisk:
                 feed.misread = str(found)
             elif found is not None:
                 feed.state = found
-            feed.trouble = why_unreadable(feed.description)
+            feed.trouble = why_unreadable(feed.description) or trouble_of(
+                index, feed.description, feed.copy
+            )
         self.standings: tuple[Standing, ...] = tuple(
             standing_of(feed, about_copy(feed), now=now(), started=True) for feed in feeds
         )
