@@ -77,12 +77,6 @@ def encode_value(value: JSON) -> bytes:
     return _encode(value, _is_plain(value))
 
 
-def decode_value(data: bytes) -> JSON:
-    """What L{encode_value} was given."""
-    value: JSON = _decode(data)
-    return value
-
-
 # What most outcomes are.
 _NOTHING: Final = b'{"ended":"nothing"}\n'
 
@@ -192,24 +186,6 @@ def _from_properties(properties: Iterable[Property]) -> list[list[object]]:
 
 def _to_properties(given: Iterable[Any]) -> tuple[Property, ...]:
     return tuple([Property(*each) for each in given])
-
-
-def _all_plain(properties: Iterable[Property]) -> bool:
-    return all(_is_plain(prop.value) for prop in properties)
-
-
-def encode_properties(properties: tuple[Property, ...]) -> bytes:
-    """
-    Properties in their order.
-
-    :raises ValueError: a value is nested too deep.
-    """
-    return _encode(_from_properties(properties), _all_plain(properties))
-
-
-def decode_properties(data: bytes) -> tuple[Property, ...]:
-    """What L{encode_properties} was given."""
-    return _to_properties(_decode(data))
 
 
 def indexed(record: Record) -> Indexed:
