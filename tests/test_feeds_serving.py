@@ -528,6 +528,19 @@ class FailureTests(FeedsCase):
         self.assertIn(b'"Others"', other.matched[0].record.hit)
         self.assertIn("mine: its copy could not be indexed: No such file", feeds.trouble())
 
+    def test_another_version(self) -> None:
+        """While another version is installed than the one that runs, its last index serves."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.2\n")
+        feeds = self.start(feed())
+        self.look()
+        for replaced in ({"return_value": "newer"}, {"side_effect": FileNotFoundError}):
+            with patch("ctsd.feeds.indexing.key_label", **replaced):
+                self.look(2 * 3600)
+            self.assertFinds(feeds, "203.0.113.1", "mine")
+            self.assertIn("another version of ctsd was installed", feeds.trouble())
+        self.look(2 * RETRY_SECS)
+        self.assertFinds(feeds, "203.0.113.2", "mine")
+
     def test_others_build(self) -> None:
         """While another process builds we wait, and find what it has built."""
         (self.dir / "index").mkdir()

@@ -113,6 +113,7 @@ class Indexing:
         started = self._clock.seconds()
         given = {"directory": str(self._directory), "names": names, "works": works}
         try:
+            await self._check_code()
             built: dict[str, Any] = await self._children.run("ctsd.feeds.feed_work", given)
         except (Refused, BuildFailed) as error:
             built = {name: {"failed": str(error)} for name in works}
@@ -135,6 +136,20 @@ class Indexing:
                 records=said["records"],
                 secs=self._clock.seconds() - started,
             )
+
+    async def _check_code(self) -> None:
+        """
+        Children run the code that is there now. What another version writes is not searched by
+        this one, and the index before would be gone.
+
+        :raises BuildFailed: it is another one than ours.
+        """
+        try:
+            label = await self._in_thread(key_label)
+        except OSError:
+            label = ""
+        if label != self._label:
+            raise BuildFailed("another version of ctsd was installed since this one was started")
 
     async def _tell(self, feed: KeptFeed, told: Told) -> None:
         """Keep what is wrong with a feed, for who looks from another process (L{trouble_of})."""
