@@ -35,6 +35,14 @@ _PORT: Final = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//)?")
 #: What nearly all URLs begin with, which is seen faster.
 _USUAL: Final = ("http://", "https://")
+#: Nearly all URLs, of which can_ada would change nothing: no port that goes without saying, no dot
+#: segment (written C{%2e}, too), nothing to be encoded, no host that may be more than a name or
+#: dotted octets. Its groups: what is behind the scheme, and the host.
+USUAL_URL: Final = re.compile(
+    rf"https?://(((?:(?!xn--)[a-z0-9_-]+\.)+[a-z]+|{_OCTET}(?:\.{_OCTET}){{3}})"
+    r"(?::(?:[1-5][0-9]{4}|[1-9][0-9]{3}))?(?:/(?![.%])[A-Za-z0-9!$%&'*+,.:;=@_~-]*+)++"
+    r"(?:\?[A-Za-z0-9!$%&*+,./:;=?@_~-]+)?)"
+)
 #: Without one of these, and with such a scheme, nothing is defanged (L{refanged}).
 _DEFANGED: Final = re.compile(r"[\[({\\]")
 #: Of a URL that was parsed: user name and password, host, port.
@@ -178,6 +186,9 @@ def parsed_url(text: str) -> Url | None:
     The form of a URL; one that says no scheme is read as one of HTTP. None for what is no URL,
     and for what is above L{MAX_COMPARED_BYTES}.
     """
+    usual = USUAL_URL.fullmatch(text)
+    if usual is not None and len(text) <= MAX_COMPARED_BYTES:
+        return Url(text.partition(":")[0], usual[1], usual[2])
     if not text.startswith(_USUAL) or not text.isascii() or _DEFANGED.search(text) is not None:
         text = refanged(seen(text))
     else:

@@ -20,8 +20,9 @@ from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.index import About
 from ctsd.feeds.keys import address_in, domain_of, domains_of, stored, usual_host
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
-from ctsd.feeds.parsers.rows import BadRow, read_lines
+from ctsd.feeds.parsers.rows import read_lines
 from ctsd.feeds.parsers.showing import can_stand_alone
+from ctsd.feeds.parsers.tables import BadRow
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.parsers.unpacking import Limit, Unpacked
 from ctsd.feeds.reading import Reading
@@ -262,6 +263,57 @@ class RowsTests(SynchronousTestCase):
         data = "\n".join(map(json.dumps, given_rows)).encode()
         source = Unpacked(io.BytesIO(data), Limit(1 << 20))
         self.assertEqual(list(read_lines(source, describe().layout)), given_rows)
+
+    @settings(deadline=None, max_examples=500)
+    @given(
+        parts=st.lists(
+            st.one_of(
+                st.sampled_from(
+                    [
+                        *('{"a":', '"a"', '"a":', "[", "]", "{", "}", ",", ":", "-", ".", "e", "E"),
+                        *("0", "-0", "-0.0", "01", "1.", "1e5", "1e400", "1e-400", "NaN", "true"),
+                        *("-Infinity", "9" * 19, "-" + "9" * 25, "9" * 400 + ".5", "9" * 5000),
+                        *('"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"\\/"', '"\\x"', '"\t"'),
+                        *(
+                            "null",
+                            " ",
+                            "\t",
+                            "\ufeff",
+                            "\u2028",
+                            "\x7f",
+                            "'a'",
+                            "/*b*/",
+                            "[" * 2000,
+                        ),
+                    ]
+                ),
+                st.floats().map(json.dumps),
+                st.integers().map(json.dumps),
+                st.text(max_size=5).map(json.dumps),
+                st.text(max_size=5).map(lambda text: json.dumps(text, ensure_ascii=False)),
+            ),
+            max_size=4,
+        ),
+        is_member=st.booleans(),
+    )
+    def test_json(self, parts: list[str], is_member: bool) -> None:
+        """A line of JSON is what Python's own parser makes of it."""
+        text = "".join(parts)
+        line = f'{{"a":{text},"b":1,"b":2}}' if is_member else text
+        data = line.encode("utf-8", "replace")
+        found = list(read_lines(Unpacked(io.BytesIO(data), Limit(1 << 20)), describe().layout))
+        if not line.strip():
+            self.assertEqual(found, [])
+            return
+        try:
+            wanted = json.loads(data.removeprefix(b"\xef\xbb\xbf").decode())
+        except (ValueError, RecursionError):
+            wanted = None
+        if isinstance(wanted, dict):
+            # Not only equal: 1 is no 1.0, and 0.0 no -0.0.
+            self.assertEqual(repr(found), repr([wanted]))
+        else:
+            self.assertEqual([type(row) for row in found], [BadRow])
 
 
 class HostsTests(SynchronousTestCase):

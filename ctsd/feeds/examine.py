@@ -57,7 +57,7 @@ def examine(given: dict[str, Any]) -> dict[str, int]:
 def _indexed(reading: Reading, index: Path, about: FeedAbout) -> dict[str, int]:
     tally = Tally()
     with FeedWriter(index, substring=reading.substring) as writer:
-        writer.add_lines(reading.lines(tally, now=time.time()))
+        writer.add_parts(reading.parts(tally, now=time.time()))
         writer.publish(about)
     return _said(tally)
 

@@ -13,6 +13,7 @@ whose records are found by what they contain, too, there are the arrays of L{cts
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from array import array
@@ -30,6 +31,7 @@ from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
 from ctsd.feeds.keys import address_in, digest_of, domain_of, domains_of, hash_of, usual_host
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.parts import Parts, PartsWriter, parts_of
+from ctsd.feeds.usual import UsualLines
 from ctsd.indicator_forms import Network
 from ctsd.records import Indexed, Line, Record
 
@@ -172,6 +174,42 @@ class FeedWriter:
             add_end(write(data))
             add_expires(math.inf if expires is None else expires)
             self.records = row + 1
+
+    def add_parts(self, parts: Iterable[Iterable[Line]]) -> None:
+        """Take records, some at a time (L{ctsd.feeds.parsers.parse.parse_lines})."""
+        for part in parts:
+            if isinstance(part, UsualLines) and self.records + len(part) <= MAX_ROWS:
+                self._add_usual(part)
+            else:
+                self.add_lines(part)
+
+    def _add_usual(self, lines: UsualLines) -> None:
+        """What L{add_lines} does with each of them, column by column."""
+        found, count = lines.found, len(lines)
+        rows = range(self.records, self.records + count)
+        self._digests += b"".join(map(digest_of, found.keys))
+        each = len(found.keys) // count
+        self._hash_rows.extend(rows if each == 1 else [row for row in rows for _ in range(each)])
+        self._domains.extend(map(self._domain_hash, found.domains))
+        self._hosts.extend(found.hosts)
+        table = self._v4
+        if found.addresses:
+            table.singles.extend(found.addresses)
+            table.singles_low.extend(found.addresses)
+            table.single_rows.extend(rows)
+        if found.ranges:
+            starts, prefixes = zip(*found.ranges, strict=True)
+            table.starts.extend(starts)
+            table.starts_low.extend(starts)
+            table.prefixes.extend(prefixes)
+            table.range_rows.extend(rows)
+        if self._parts is not None:
+            self._parts.add_usual(rows, lines.type, lines.values)
+        data = b"".join(lines.data)
+        begin = self._out.append(data) - len(data)
+        self._ends.extend([begin + end for end in itertools.accumulate(map(len, lines.data))])
+        self._expires.extend(itertools.repeat(math.inf, count))
+        self.records += count
 
     def _add_network(self, row: int, network: Network) -> None:
         if network.version == 4:

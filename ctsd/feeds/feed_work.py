@@ -57,8 +57,8 @@ def _written(directory: Path, about: FeedAbout, wanted: dict[str, Any]) -> FeedA
         counts = Counts(rows=tally.rows, refused=tally.bad, records=tally.records)
         check_again(counts, least=wanted["least"], most_refused=wanted["most_refused"])
 
-    lines = reading.lines(tally, now=time.time())
-    return write_feed(directory, about, fit=fit, lines=lines, substring=reading.substring)
+    parts = reading.parts(tally, now=time.time())
+    return write_feed(directory, about, fit=fit, parts=parts, substring=reading.substring)
 
 
 def main() -> int:

@@ -52,6 +52,7 @@ KEY_FORMS: Final = (
     "feeds/keys.py",
     "feeds/parts.py",
     "feeds/section.py",
+    "feeds/usual.py",
 )
 
 
@@ -73,7 +74,7 @@ def write_feed(
     *,
     now: Callable[[], float] = time.time,
     substring: bool = False,
-    lines: Iterable[Line] = (),
+    parts: Iterable[Iterable[Line]] = (),
 ) -> FeedAbout:
     """
     Write the records of a feed. They are served after the next L{merge_feeds}.
@@ -83,14 +84,14 @@ def write_feed(
     :param fit: is told what the file would say of itself, before it is written; whatever it
         raises (L{ctsd.feeds.job.Refused}) leaves all as it was.
     :param substring: whether records are found by what they contain, too.
-    :param lines: further records.
+    :param parts: further records, some at a time.
     :return: what the file says of itself.
     :raises OSError: it can't be written.
     """
     path = _fresh(directory, about.name)
     with FeedWriter(path, now=now, substring=substring) as writer:
         writer.add_all(records)
-        writer.add_lines(lines)
+        writer.add_parts(parts)
         fit(writer.about(about))
         return writer.publish(about)
 

@@ -10,6 +10,7 @@ of a key in bytes and of a value in characters.
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -24,6 +25,9 @@ from ctsd.normal_forms import bare_url, has_scheme
 
 #: The types with rules for parts of a value.
 PART_TYPES: Final = matching.PART_TYPES | {"net.ip", "net.uri"}
+
+#: The types whose usual spellings are found by themselves, whatever their case.
+_AS_WRITTEN: Final = frozenset({"net.name", "net.uri"})
 
 _PREFIX: Final = "parts."
 _NOTHING: Final = memoryview(b"")
@@ -69,6 +73,23 @@ class PartsWriter:
             longest[0] = max(longest[0], len(key))
         if isinstance(value, str):
             longest[1] = max(longest[1], len(value))
+
+    def add_usual(self, rows: Iterable[int], type: str, values: Sequence[str]) -> None:
+        """Take the next records, which are spelled usually (L{ctsd.feeds.usual})."""
+        if type not in _AS_WRITTEN:
+            for row, value in zip(rows, values, strict=True):
+                self.add(row, type, value)
+            return
+        collected = self._types.setdefault(type, _Collected())
+        keys = [value.lower().encode() for value in values]
+        begin = len(collected.text)
+        ends = itertools.accumulate([len(MARK) + len(key) for key in keys[:-1]], initial=begin)
+        collected.starts.extend(ends)
+        collected.rows.extend(rows)
+        collected.text += MARK + MARK.join(keys)
+        longest = max(map(len, keys))
+        for at, one in enumerate(collected.longest):
+            collected.longest[at] = max(one, longest)
 
     def write(self, out: ArrayWriter) -> None:
         """Sort and write: one suffix array at a time, which takes four times its text."""

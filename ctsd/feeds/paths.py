@@ -19,6 +19,9 @@ _MAX_STEPS: Final = 16
 
 ANY: Final = "*"
 
+#: What a path that is no key has.
+_SIGNS: Final = frozenset(".[]=")
+
 #: Gives what a path leads to: no values, one, or several.
 Path = Callable[[Any], list[Any]]
 
@@ -54,6 +57,11 @@ def rows_of(path: str) -> tuple[str, ...]:
     if any(where for _, where, _ in steps):
         raise ValueError("no [ ] on the way to rows")
     return tuple(name for name, _, _ in steps)
+
+
+def is_key(path: str) -> bool:
+    """Whether a path is one key, whose value is the field."""
+    return path != ANY and not _SIGNS.intersection(path)
 
 
 def path_of(path: str) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,6 +95,10 @@ class Reading:
         yield from itertools.repeat(None, tally.bad)
 
     def lines(self, tally: Tally, *, now: float) -> Iterator[Line]:
+        """See L{parse_lines}."""
+        return itertools.chain.from_iterable(self.parts(tally, now=now))
+
+    def parts(self, tally: Tally, *, now: float) -> Iterator[Iterable[Line]]:
         """See L{parse_lines}."""
         return parse_lines(
             Path(self.path),

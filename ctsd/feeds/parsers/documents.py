@@ -16,7 +16,8 @@ import ijson
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import JSON, MISP, Layout
 from ctsd.feeds.parsers.observed import NotSimple, Several, observed
-from ctsd.feeds.parsers.rows import TOO_LONG, BadRow, Row, Rows
+from ctsd.feeds.parsers.rows import TOO_LONG, Rows
+from ctsd.feeds.parsers.tables import BadRow, Row
 from ctsd.feeds.parsers.unpacking import Unpacked
 from ctsd.feeds.paths import ANY, rows_of
 

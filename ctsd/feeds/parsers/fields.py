@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ctsd.feeds.layout import NESTED, Layout
 from ctsd.feeds.layout_rules import Condition, compiled, literals, placeholders
-from ctsd.feeds.parsers.rows import Row
+from ctsd.feeds.parsers.tables import Row, text_of
 from ctsd.feeds.paths import path_of
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?(?:[eE]-?[0-9]{1,2})?")
@@ -18,18 +18,8 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?(?:[eE]-?[0-9]{1,2}
 #: Gives a field of a row: its values as texts, those that stand for nothing left out.
 Field = Callable[[Row], list[str]]
 
-_Test = Callable[[list[str]], bool]
-
-
-def text_of(value: Any) -> str | None:
-    """A value of a row as a text; None for what is no single value."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    return None
+#: Whether something holds for the texts of a field.
+Test = Callable[[list[str]], bool]
 
 
 def number_of(text: str) -> float | None:
@@ -120,7 +110,7 @@ class Fields:
     def condition(self, condition: Condition) -> Callable[[Row], bool]:
         """Whether a condition holds for a row. A field without a value is an empty text."""
         read = self.field(condition.field)
-        tests = _tests(condition)
+        tests = tests_of(condition)
 
         if len(tests) == 1:
             (only,) = tests
@@ -134,7 +124,7 @@ class Fields:
 
     def need(self, condition: Condition) -> Callable[[Row], object]:
         """True of a row that has what it needs: a field that is not empty, for which all holds."""
-        tests = _tests(condition)
+        tests = tests_of(condition)
         if not tests:
             return self.text(condition.field)
         read = self.field(condition.field)
@@ -154,8 +144,9 @@ class Fields:
         return is_met
 
 
-def _tests(condition: Condition) -> list[_Test]:
-    tests: list[_Test] = []
+def tests_of(condition: Condition) -> list[Test]:
+    """What has to hold for the texts of a condition's field."""
+    tests: list[Test] = []
     if condition.equals is not None:
         wanted = frozenset(condition.equals)
         tests.append(lambda texts: not wanted.isdisjoint(texts))

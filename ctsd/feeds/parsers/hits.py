@@ -11,7 +11,6 @@ from urllib.parse import quote
 from ctsd.feeds.layout import Layout
 from ctsd.feeds.layout_rules import Lower, PropertyRule, literals
 from ctsd.feeds.parsers.fields import Fields, number_of
-from ctsd.feeds.parsers.rows import Row
 from ctsd.feeds.parsers.showing import (
     Part,
     can_stand_alone,
@@ -21,6 +20,7 @@ from ctsd.feeds.parsers.showing import (
     plain_part,
     text_part,
 )
+from ctsd.feeds.parsers.tables import Row
 from ctsd.model import JSON, Hit, Property
 from ctsd.properties import lat_lng, string, uri
 from ctsd.wire import encode_hit
@@ -59,7 +59,7 @@ class RowHits:
             fixed = string(name, rule.text)
             return lambda row: fixed
         if rule.link:
-            link = self._fields.template(rule.link, _quoted)
+            link = self._fields.template(rule.link, quoted)
 
             def linked(row: Row) -> Property | None:
                 target = link(row)
@@ -83,7 +83,7 @@ class RowHits:
             if not text:
                 return None
             value: JSON = text
-            if kind == "number" and _is_whole(text):
+            if kind == "number" and is_whole(text):
                 value = int(text)
             elif kind == "number":
                 number = number_of(text)
@@ -129,7 +129,7 @@ class RowHits:
             return part_of(shown(row))
 
         if rule.link:
-            link = self._fields.template(rule.link, _quoted)
+            link = self._fields.template(rule.link, quoted)
             example = uri(name, "0".join(literals(rule.link)))
             return link_part(name, link, example, rest)
         if rule.lat:
@@ -161,12 +161,12 @@ def _always(prop: Property | None) -> Part:
     return lambda row: part
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as a part of a URL. Most are the ids of rows."""
     return text if text.isascii() and text.isalnum() else quote(text, safe="", errors="replace")
 
 
-def _is_whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
     """Whether a text is nothing but digits, as L{number_of} takes them."""
     return len(text) <= 15 and text.isascii() and text.isdecimal()
 

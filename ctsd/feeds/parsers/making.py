@@ -15,8 +15,8 @@ from ctsd.feeds.parsers.fields import Fields
 from ctsd.feeds.parsers.fitting import check_of, fits
 from ctsd.feeds.parsers.hits import RowHits
 from ctsd.feeds.parsers.moments import moment
-from ctsd.feeds.parsers.rows import Row
 from ctsd.feeds.parsers.showing import line_of, unusual_line
+from ctsd.feeds.parsers.tables import Row
 from ctsd.model import Hit, Property
 from ctsd.records import Line, Record
 from ctsd.wire import encode_hit

@@ -4,17 +4,21 @@ A file, parsed: the way in to all that is beside this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import CSV, JSONL, LINES, MISP, WARNINGLIST, Layout
+from ctsd.feeds.parsers.columns import usual_rows
 from ctsd.feeds.parsers.documents import read_documents
 from ctsd.feeds.parsers.making import LeftOut, Maker, Refusal
-from ctsd.feeds.parsers.rows import BadRow, Row, Rows, read_lines
+from ctsd.feeds.parsers.rows import Rows, read_lines, read_tables
+from ctsd.feeds.parsers.tables import BadRow, Row
 from ctsd.feeds.parsers.tally import Tally
-from ctsd.feeds.parsers.unpacking import unpacked
+from ctsd.feeds.parsers.unpacking import Unpacked, unpacked
+from ctsd.feeds.usual import UsualLines
 from ctsd.feeds.warninglists import is_indexed, read_warninglist, records_of
 from ctsd.records import Line, Record
 
@@ -31,11 +35,17 @@ def rows_in(path: Path, layout: Layout, *, max_bytes: int) -> Rows:
     :raises OSError: it can't be read.
     :raises ctsd.feeds.job.Refused: it is broken, or too large, or not in this format.
     """
-    member = layout.member or ("*.json" if layout.format == MISP else "")
     read = read_lines if layout.format in _BY_LINE else read_documents
-    with unpacked(path, max_bytes=max_bytes, member=member) as streams:
+    with _streams(path, layout, max_bytes=max_bytes) as streams:
         for stream in streams:
             yield from read(stream, layout)
+
+
+def _streams(
+    path: Path, layout: Layout, *, max_bytes: int
+) -> AbstractContextManager[Iterator[Unpacked]]:
+    member = layout.member or ("*.json" if layout.format == MISP else "")
+    return unpacked(path, max_bytes=max_bytes, member=member)
 
 
 def parse(
@@ -78,10 +88,30 @@ def parse_lines(
     now: float,
     max_bytes: int,
     tally: Tally,
-) -> Iterator[Line]:
-    """The records of a file that is no warninglist, as an index keeps them; see L{parse}."""
+) -> Iterator[Iterable[Line]]:
+    """
+    The records of a file that is no warninglist, as an index keeps them; see L{parse}. They come
+    in parts, each of which is to be read before the next one: those of usual rows as
+    L{UsualLines}.
+    """
     make = Maker(layout, title=title, credit=credit, now=now).make_lines
-    yield from _made(rows_in(path, layout, max_bytes=max_bytes), make, tally)
+    usual = usual_rows(layout, title=title, credit=credit)
+    if usual is None:
+        yield _made(rows_in(path, layout, max_bytes=max_bytes), make, tally)
+        return
+    with _streams(path, layout, max_bytes=max_bytes) as streams:
+        for stream in streams:
+            for table in read_tables(stream, layout):
+                if isinstance(table, BadRow):
+                    yield _made(iter((table,)), make, tally)
+                    continue
+                for part in usual.parts(table):
+                    if isinstance(part, UsualLines):
+                        tally.rows += len(part)
+                        tally.records += len(part)
+                        yield part
+                    else:
+                        yield _made(map(table.row, part), make, tally)
 
 
 def _made(

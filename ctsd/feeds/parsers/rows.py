@@ -7,37 +7,31 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
-from attrs import frozen
+import msgspec
 
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import CSV, LINES, Layout
 from ctsd.feeds.layout_rules import compiled
+from ctsd.feeds.parsers.tables import (
+    BadRow,
+    FieldsTable,
+    LinesTable,
+    ObjectsTable,
+    Row,
+    Table,
+)
 from ctsd.feeds.parsers.unpacking import Unpacked
-
-#: The fields of a row.
-Row = Mapping[str, Any]
-
-
-@frozen
-class BadRow:
-    """
-    A row that can't be used.
-
-    :ivar reason: why, without anything of the row.
-    :ivar text: the row, for a person who looks for what is wrong.
-    :ivar is_sound: whether nothing is wrong with it, but it tells of no indicator.
-    """
-
-    reason: str
-    text: str
-    is_sound: bool = False
-
 
 #: What readers give.
 Rows = Iterator[Row | BadRow]
+
+#: What those of files give whose lines are rows.
+Tables = Iterator[Table | BadRow]
 
 _READ_BYTES: Final = 64 << 10
 
@@ -45,6 +39,8 @@ TOO_LONG: Final = "is longer than max_row_bytes"
 
 #: A row that nobody should see as a number that Python can't make of it.
 _BROKEN_JSON: Final = (ValueError, RecursionError)
+
+_decode: Final = msgspec.json.Decoder().decode
 
 
 def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[str | BadRow]]:
@@ -92,15 +88,37 @@ def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[st
 
 def read_lines(source: Unpacked, layout: Layout) -> Rows:
     """The rows of a file whose lines are its rows."""
+    for part in read_tables(source, layout):
+        if isinstance(part, BadRow):
+            yield part
+        else:
+            yield from part.rows()
+
+
+def read_tables(source: Unpacked, layout: Layout) -> Tables:
+    """
+    The same rows, some at a time: what was read in one go.
+    """
     parts = lines_of(source, encoding=layout.encoding, limit=layout.row_limit)
     wanted = (_wanted(lines, layout.comments) for lines in parts)
     if layout.format == CSV:
         yield from _csv(wanted, layout)
-        return
-    read = _line(layout) if layout.format == LINES else _object
-    for lines in wanted:
-        for line in lines:
-            yield line if isinstance(line, BadRow) else read(line)
+    elif layout.format == LINES:
+        read = _line(layout)
+        for lines in wanted:
+            yield from _tables(lines, partial(LinesTable, read))
+    else:
+        for lines in wanted:
+            yield from _tables([*map(_object, lines)], ObjectsTable)
+
+
+def _tables(rows: Sequence[Any], table: Callable[[Sequence[Any]], Table]) -> Tables:
+    """Rows among which there may be bad ones."""
+    for is_bad, some in groupby(rows, lambda row: isinstance(row, BadRow)):
+        if is_bad:
+            yield from some
+        else:
+            yield table([*some])
 
 
 def _wanted(lines: list[str | BadRow], comments: tuple[str, ...]) -> list[str | BadRow]:
@@ -113,7 +131,7 @@ def _wanted(lines: list[str | BadRow], comments: tuple[str, ...]) -> list[str | 
     ]
 
 
-def _line(layout: Layout) -> Callable[[str], Row | BadRow]:
+def _line(layout: Layout) -> Callable[[str], Row]:
     if not layout.pattern:
         return lambda line: {"line": line}
     search = compiled(layout.pattern).search
@@ -127,30 +145,42 @@ def _line(layout: Layout) -> Callable[[str], Row | BadRow]:
     return matched
 
 
-def _object(line: str) -> Row | BadRow:
+def _object(line: str | BadRow) -> Row | BadRow:
+    if isinstance(line, BadRow):
+        return line
     try:
-        row = json.loads(line)
+        row = _decode(line)
     except _BROKEN_JSON:
-        return BadRow("is no JSON", line)
+        # Python's own parser takes more: lone surrogates, NaN.
+        try:
+            row = json.loads(line)
+        except _BROKEN_JSON:
+            return BadRow("is no JSON", line)
     return row if isinstance(row, dict) else BadRow("is no JSON object", line)
 
 
-def _csv(parts: Iterable[list[str | BadRow]], layout: Layout) -> Rows:
+def _csv(parts: Iterable[list[str | BadRow]], layout: Layout) -> Tables:
     columns: list[str] | None = list(layout.columns) or None
     fields_of = _fields(layout)
     csv.field_size_limit(max(csv.field_size_limit(), layout.row_limit))
+
+    def checked(line: str | BadRow, fields: list[str] | None) -> list[str] | BadRow:
+        if isinstance(line, BadRow):
+            return line
+        if fields is None:
+            return BadRow("is no CSV", line)
+        if columns is not None and len(fields) != len(columns):
+            return BadRow("has not as many fields as there are columns", line)
+        return fields
+
     for lines in parts:
-        for line, fields in zip(lines, fields_of(lines), strict=True):
-            if isinstance(line, BadRow):
-                yield line
-            elif fields is None:
-                yield BadRow("is no CSV", line)
-            elif columns is None:
-                columns = _header(fields, layout)
-            elif len(fields) != len(columns):
-                yield BadRow("has not as many fields as there are columns", line)
+        rows = map(checked, lines, fields_of(lines))
+        while columns is None and (row := next(rows, None)) is not None:
+            if isinstance(row, BadRow):
+                yield row
             else:
-                yield dict(zip(columns, fields, strict=True))
+                columns = _header(row, layout)
+        yield from _tables([*rows], partial(FieldsTable, columns or ()))
     if columns is None:
         raise Refused("it has no header")
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ctsd.feeds.parsers.rows import Row
+from ctsd.feeds.parsers.tables import Row
 from ctsd.model import EncodedHit, Hit, Property
 from ctsd.normal_forms import is_address
 from ctsd.records import Indexed
@@ -59,7 +59,8 @@ def _is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
-def _head(kind: str, name: str) -> bytes:
+def head_of(kind: str, name: str) -> bytes:
+    """A property, up to its value."""
     return b'{"type":%b,"name":%b,"value":' % (encode(kind), encode(name))
 
 
@@ -71,7 +72,7 @@ def text_part(kind: str, name: str, read: Callable[[Row], str], rest: Part) -> P
     :param read: the field.
     :param rest: makes the property of a value that is unusual.
     """
-    string, number, ip = (_head(each, name) for each in ("string", "number", "ip"))
+    string, number, ip = (head_of(each, name) for each in ("string", "number", "ip"))
 
     def as_string(row: Row) -> bytes:
         text = read(row)
@@ -94,7 +95,7 @@ def text_part(kind: str, name: str, read: Callable[[Row], str], rest: Part) -> P
 
 def plain_part(name: str, field: str, empty: Container[str], rest: Part) -> Part:
     """L{text_part} of a string that is a field of the row as it is; most properties are."""
-    head = _head("string", name)
+    head = head_of("string", name)
 
     def as_string(row: Row) -> bytes:
         value = row.get(field)
@@ -119,7 +120,7 @@ def link_part(name: str, link: Callable[[Row], str], example: Property, rest: Pa
         with any other fields: quoted, they have only what may stand in a path.
     :param rest: makes the property of one that is unusual.
     """
-    head = _head("uri", name)
+    head = head_of("uri", name)
     if part_of(example) != head + encode(example.value):
         return rest
 
