@@ -150,7 +150,7 @@ class WriteTests(IndexCase):
         self.merge("alpha")
         index = self.open()
         self.assertEqual(ask(index, "a.example"), ())
-        self.assertTrue(index.has_nothing("net.name", "a.example"))
+        self.assertTrue(index.has_nothing(type="net.name", value="a.example"))
 
     def test_many(self) -> None:
         """More hashes than are sorted in one go."""
@@ -164,9 +164,9 @@ class WriteTests(IndexCase):
                 feed for feed, has in (("alpha", number < 300), ("beta", number >= 200)) if has
             ]
             self.assertEqual(list(shown(ask(index, f"{number}.example"))), wanted)
-            self.assertFalse(index.has_nothing("net.name", f"{number}.example"))
+            self.assertFalse(index.has_nothing(type="net.name", value=f"{number}.example"))
         self.assertEqual(ask(index, "400.example"), ())
-        self.assertTrue(index.has_nothing("net.name", "400.example"))
+        self.assertTrue(index.has_nothing(type="net.name", value="400.example"))
 
 
 class FindTests(IndexCase):

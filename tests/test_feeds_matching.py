@@ -75,7 +75,7 @@ class AgreementTests(SynchronousTestCase):
         found = index.find(artifact=artifact, derived=derived, limit=1000)
         wanted = slow.find(artifact=artifact, derived=derived, limit=1000)
         self.assertEqual(comparable(found), comparable(wanted), (artifact.type, artifact.value))
-        if index.has_nothing(artifact.type, artifact.value):
+        if index.has_nothing(type=artifact.type, value=artifact.value):
             alone = slow.find(artifact=evolve(artifact, file=None), limit=1)
             self.assertEqual(alone, (), (artifact.type, artifact.value))
         for each in found:

@@ -22,6 +22,7 @@ from attrs import asdict
 from ctsd.feeds.array_file import ArrayWriter
 from ctsd.feeds.feed_file import FeedFile
 from ctsd.feeds.first_look import write_blocks, write_domains
+from ctsd.feeds.marks import Marks, power_of
 from ctsd.feeds.networks import parents_of
 
 #: About so many hashes are in one bucket, so a search has three or four steps.
@@ -43,7 +44,7 @@ def merge(target: Path, feeds: Mapping[str, FeedFile]) -> None:
     """
     files = list(feeds.values())
     with ArrayWriter(target) as out:
-        shift = _merge_hashes(out, files)
+        shift, keys = _merge_hashes(out, files)
         for version in (4, 6):
             _merge_singles(out, files, version)
             _merge_ranges(out, files, version)
@@ -63,7 +64,9 @@ def merge(target: Path, feeds: Mapping[str, FeedFile]) -> None:
             {"file": name, "identity": feed.file.identity, "about": asdict(feed.about)}
             for name, feed in feeds.items()
         ]
-        out.publish({"shift": shift, "domains": domains, "blocks": blocks, "feeds": named})
+        out.publish(
+            {"shift": shift, "keys": keys, "domains": domains, "blocks": blocks, "feeds": named}
+        )
 
 
 def _column(feed: FeedFile, name: str, kind: type[numpy.generic]) -> _Array:
@@ -81,8 +84,11 @@ def _owners(columns: Sequence[_Array]) -> _Array:
     return numpy.repeat(numbers, [len(column) for column in columns])
 
 
-def _merge_hashes(out: ArrayWriter, feeds: Sequence[FeedFile]) -> int:
-    """:return: how many lower bits of a hash don't matter to the choice of its bucket."""
+def _merge_hashes(out: ArrayWriter, feeds: Sequence[FeedFile]) -> tuple[int, int]:
+    """
+    :return: how many lower bits of a hash don't matter to the choice of its bucket, and what a
+        L{ctsd.feeds.first_look.FirstLook} wants to know of C{keys}.
+    """
     hashes = [_column(feed, "hashes", numpy.uint64) for feed in feeds]
     rows = [_column(feed, "hash_rows", numpy.uint32) for feed in feeds]
     count = sum(map(len, hashes))
@@ -92,6 +98,7 @@ def _merge_hashes(out: ArrayWriter, feeds: Sequence[FeedFile]) -> int:
     feeds_at = out.room("hash_feeds", count * 2, "H")
     rows_at = out.room("hash_rows", count * 4, "I")
     sizes = numpy.zeros((1 << bits) + 1, dtype=numpy.int64)
+    marks = Marks(power_of(count))
     parts = max(count // _PART, 1)
     bounds = [(part << 64) // parts for part in range(1, parts)]
     cuts = [
@@ -109,6 +116,7 @@ def _merge_hashes(out: ArrayWriter, feeds: Sequence[FeedFile]) -> int:
         together = together[order]
         owners = _owners(some)[order]
         of_rows = numpy.concatenate([each[at] for each, at in zip(rows, slices, strict=True)])
+        marks.add(together)
         out.write(hashes_at, together.data)
         out.write(feeds_at, owners.data)
         out.write(rows_at, of_rows[order].data)
@@ -118,7 +126,8 @@ def _merge_hashes(out: ArrayWriter, feeds: Sequence[FeedFile]) -> int:
         buckets, found = numpy.unique(together >> numpy.uint64(shift), return_counts=True)
         sizes[buckets.astype(numpy.int64) + 1] += found
     out.put("buckets", numpy.cumsum(sizes).astype(numpy.uint32).data, "I")
-    return shift
+    out.put("keys", marks.bits.data, "B")
+    return shift, marks.power
 
 
 def _merge_singles(out: ArrayWriter, feeds: Sequence[FeedFile], version: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from publicsuffixlist import PublicSuffixList
 from twisted.internet.defer import DeferredLock
@@ -29,6 +30,18 @@ _LOOKS = 3
 
 #: So many of a feed's records are looked at to count those that are not shown.
 MAX_COUNTED = 200
+
+
+class HasNothing(Protocol):
+    """See L{IIndicators.has_nothing}."""
+
+    def __call__(self, *, type: str, value: JSON) -> bool:
+        """Whether nothing can be found."""
+
+
+def _in_doubt(*, type: str, value: JSON) -> bool:
+    """There is no index."""
+    return False
 
 
 @implementer(IIndicators)
@@ -83,6 +96,8 @@ class Indicators:
         self._retry_secs = retry_secs
         self._max_counted = max_counted
         self._index: KeyIndex | None = None
+        #: See L{IIndicators}. Another one with each index: nearly all artifacts end with it.
+        self.has_nothing: HasNothing = _in_doubt
         # One swap at a time: the next one takes files over from what this one has opened.
         self._lock = DeferredLock()
 
@@ -114,7 +129,7 @@ class Indicators:
         try:
             old = self._index
             index = await self._in_thread(self._open, old)
-            self._index = index
+            self._index, self.has_nothing = index, index.has_nothing
             if old is not None:
                 await self._in_thread(old.close, keep=index)
         finally:
@@ -158,15 +173,11 @@ class Indicators:
             artifact=artifact, derived=derived, limit=limit, wanted=wanted, hidden=hidden
         )
 
-    def has_nothing(self, *, type: str, value: JSON) -> bool:
-        """See L{IIndicators}."""
-        return self._index is not None and self._index.has_nothing(type, value)
-
     async def close(self) -> None:
         """Serve nothing any more; ends when it is unmapped."""
         await self._lock.acquire()
         try:
-            old, self._index = self._index, None
+            old, self._index, self.has_nothing = self._index, None, _in_doubt
             if old is not None:
                 await self._in_thread(old.close)
         finally:

@@ -21,7 +21,7 @@ from attrs import evolve
 
 from ctsd.feeds.array_file import ArrayFile, BadIndex
 from ctsd.feeds.feed_file import FeedAbout, FeedFile
-from ctsd.feeds.first_look import FirstLook
+from ctsd.feeds.first_look import MAX_CHARS, FirstLook, Look
 from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.lookups import (
     INSIDE,
@@ -73,18 +73,24 @@ class KeyIndex:
         self._hash_feeds = arrays["hash_feeds"]
         self._hash_rows = arrays["hash_rows"]
         self._tables = {version: Table.of(version, arrays) for version in (4, 6)}
-        self._first_look = FirstLook(
+        first_look = FirstLook(
+            arrays["keys"],
+            int(combined.about["keys"]),
             arrays["domains"],
             int(combined.about["domains"]),
             arrays["blocks"],
             int(combined.about["blocks"]),
-            self._has,
+            self._has_hash,
+            self._has_near,
         )
         # Of each type that something can be a part of: the longest value.
         self._longest: dict[str, int] = {}
         for file in files:
             for type, parts in file.parts.items():
                 self._longest[type] = max(self._longest.get(type, 0), parts.longest)
+        self._looks: Mapping[str, Look] = {
+            type: look for type, look in first_look.looks() if type not in self._longest
+        }
         self._outdated = frozenset(
             number for number, file in enumerate(files) if file.about.label != label
         )
@@ -189,25 +195,32 @@ class KeyIndex:
             return ()
         return self._matches(runs or [], artifact.type, patterns, limit, wanted, hidden)
 
-    def has_nothing(self, type: str, value: JSON) -> bool:
+    def has_nothing(self, *, type: str, value: JSON) -> bool:
         """See L{ctsd.interfaces.feeds.IIndicators.has_nothing}."""
-        if type in self._longest or not isinstance(value, str):
+        if not isinstance(value, str):
             return False
-        if self._first_look.finds_nothing(type, value):
+        look = self._looks.get(type)
+        if look is not None and len(value) <= MAX_CHARS and look(value):
             return True
-        for wanted, lookup in hashed_value(type, value):
-            if wanted != NO_HASH:
-                if self._has(wanted):
-                    return False
-            elif not isinstance(lookup[0], bytes) and self._network_runs(lookup[0], lookup):
-                return False
-        return True
+        return type not in self._longest and not any(
+            self._has_hash(wanted)
+            if wanted != NO_HASH
+            else not isinstance(lookup[0], bytes) and self._has_near(lookup[0])
+            for wanted, lookup in hashed_value(type, value)
+        )
 
-    def _has(self, wanted: int) -> bool:
+    def _has_hash(self, wanted: int) -> bool:
         bucket = wanted >> self._shift
         high = self._buckets[bucket + 1]
         at = bisect_left(self._hashes, wanted, self._buckets[bucket], high)
         return bool(at != high and self._hashes[at] == wanted)
+
+    def _has_near(self, asked: Network) -> bool:
+        """Whether a network finds another one: one that equals it, is around it, or in it."""
+        table = self._tables[asked.version]
+        if table.equal(asked) is not None or table.around(asked):
+            return True
+        return looks_inside(asked) and any(low < high for _, low, high in table.inside(asked))
 
     def _network_runs(self, asked: Network, lookup: Lookup) -> list[Run]:
         table = self._tables[asked.version]

@@ -179,6 +179,11 @@ def _shared(type: str, value: str) -> tuple[Hashed, ...]:
     return _hashed(lookups(Artifact(type, value)))
 
 
+def is_plain(type: str) -> bool:
+    """Whether a text of this type looks for itself alone (L{text_key})."""
+    return type not in _ADDERS and type not in _HEADER_TYPES and type not in NEVER
+
+
 def _add(found: list[Lookup], type: str, value: JSON, outer: str | None) -> None:
     """Add what a value looks for; C{outer} says how it follows from the artifact."""
     adder = _ADDERS.get(type)
@@ -203,6 +208,15 @@ def _add(found: list[Lookup], type: str, value: JSON, outer: str | None) -> None
         found.append((key, outer or EXACT, ""))
 
 
+def parents_of(host: bytes) -> list[bytes]:
+    """The parent domains of a host that are looked for."""
+    labels = host.split(b".")
+    if len(labels) < 3 or labels[-1].isdigit():
+        return []
+    first = max(1, len(labels) - MAX_PARENTS)
+    return [b".".join(labels[at:]) for at in range(first, len(labels) - 1)]
+
+
 def _same(how: str) -> str:
     return how
 
@@ -217,11 +231,10 @@ def _add_host(
     """A host that is no address."""
     data = host.encode("utf-8", "surrogatepass")
     found.append((HOST + data, told(how), ""))
-    labels = data.split(b".")
-    if len(labels) > 2 and not labels[-1].isdigit():
+    parents = parents_of(data)
+    if parents:
         above = told(parent_how)
-        for at in range(max(1, len(labels) - MAX_PARENTS), len(labels) - 1):
-            found.append((HOST + b".".join(labels[at:]), above, host))
+        found += [(HOST + parent, above, host) for parent in parents]
     if on_host and told is _same:
         found.append((ON_HOST + data, on_host, ""))
 

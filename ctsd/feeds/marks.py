@@ -30,6 +30,39 @@ def power_of(members: int, *, least: int = _LEAST, most: int = _MOST) -> int:
     return min(max((_ROOM * members).bit_length(), least), most)
 
 
+class Marks:
+    """
+    A set that is made in pieces.
+
+    :ivar bits: its bytes.
+    """
+
+    def __init__(self, power: int) -> None:
+        """
+        :param power: see L{power_of}.
+        """
+        self.power = power
+        self.bits: _Array = numpy.zeros(1 << (power - 3), dtype=numpy.uint8)
+
+    def add(self, numbers: _Array) -> None:
+        """
+        Mark numbers of 64 bits by their upper ones.
+
+        :param numbers: ascending, C{uint64}; between the first and the last the less memory is
+            needed the closer they are.
+        """
+        self.add_places(numbers >> numpy.uint64(64 - self.power))
+
+    def add_places(self, places: _Array) -> None:
+        """Set bits, which are given in ascending order; see L{add}."""
+        if not len(places):
+            return
+        begin, end = int(places[0]) >> 3, (int(places[-1]) >> 3) + 1
+        flags = numpy.zeros((end - begin) << 3, dtype=bool)
+        flags[places.astype(numpy.int64) - (begin << 3)] = True
+        self.bits[begin:end] |= numpy.packbits(flags, bitorder="little")
+
+
 def marked(places: _Array, power: int) -> _Array:
     """
     The bytes of a set.
@@ -37,13 +70,11 @@ def marked(places: _Array, power: int) -> _Array:
     :param places: of the bits that are set; less than two to the C{power}th.
     """
     places = numpy.sort(places.astype(numpy.int64))
-    parts = []
+    marks = Marks(power)
     for low, length in _parts(power):
         begin, end = numpy.searchsorted(places, (low, low + length))
-        flags = numpy.zeros(length, dtype=bool)
-        flags[places[begin:end] - low] = True
-        parts.append(numpy.packbits(flags, bitorder="little"))
-    return numpy.concatenate(parts)
+        marks.add_places(places[begin:end])
+    return marks.bits
 
 
 def spans_marked(first: _Array, last: _Array, power: int) -> _Array:
