@@ -19,6 +19,7 @@ setup(
     package_dir={"": "."},
     packages=[
         "ctsd",
+        "ctsd.config",
         "ctsd.feeds",
         "ctsd.feeds.parsers",
         "ctsd.interfaces",

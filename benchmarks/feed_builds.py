@@ -27,7 +27,7 @@ from typing import Any
 
 from attrs import asdict
 
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examine import examine
 from ctsd.feeds.feed_file import FeedAbout

@@ -18,7 +18,7 @@ from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.interfaces.store import IThreatStore
 from ctsd.model import Outcome
 from ctsd.one_scan import run_scan

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TypeVar
 
-from ctsd.config import Settings, untrusted
+from ctsd.config.loading import untrusted
+from ctsd.config.settings import Settings
 from ctsd.searcher import BaseArtifactSearch
 
 _P = TypeVar("_P", str, Path)

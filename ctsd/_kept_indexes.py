@@ -13,7 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.discovery import Catalogue, Found, Started, start_all
 from ctsd.errors import NotConfigured, SearchLater
 from ctsd.feeds.array_file import BadIndex

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ctsd._cli import World
-from ctsd._config_checks import Surroundings, Wrong
-from ctsd._store_url import secret, store_url
-from ctsd.config import Settings
+from ctsd.config.checks import Surroundings, Wrong
+from ctsd.config.settings import Settings
+from ctsd.config.store_url import secret, store_url
 from ctsd.errors import CTSDError
 from ctsd.store.copying import Place
 from ctsd.store.moving import place_of

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from ctsd.blocking import DaemonThreads
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.interfaces.store import IStore
 from ctsd.scan_ids import ScanIds
 from ctsd.scanning.first_answers import FirstAnswers

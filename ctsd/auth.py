@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ctsd.basic import AuthLimits, BasicGate
 from ctsd.blocking import DaemonThreads
-from ctsd.endpoint_strings import taken_apart
+from ctsd.config.endpoint_strings import taken_apart
 from ctsd.errors import CTSDError
 from ctsd.passwords import Passwords, read
 from ctsd.watching import Watched

@@ -22,7 +22,7 @@ from ctsd.cli_passwd import add_commands as add_passwd
 from ctsd.cli_scan import add_commands as add_scan
 from ctsd.cli_store import add_commands as add_store
 from ctsd.cli_threats import add_commands as add_threats
-from ctsd.config import load
+from ctsd.config.loading import load
 from ctsd.errors import CTSDError
 
 

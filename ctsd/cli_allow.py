@@ -12,7 +12,7 @@ from attrs import evolve
 
 from ctsd._cli import Commands, World, become_owner, table
 from ctsd.cli_threat_files import expiry
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.allowed import Allowed, AllowList, current, of_value
 from ctsd.interfaces.store import IShared

@@ -12,9 +12,10 @@ from cryptography import x509
 
 from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd._kept_indexes import start_beside
-from ctsd._state_dir import others_write, why_unusable
 from ctsd.cli_feeds_try import broken_own_lists
-from ctsd.config import Listener, Settings
+from ctsd.config.listeners import Listener
+from ctsd.config.settings import Settings
+from ctsd.config.state_dir import others_write, why_unusable
 from ctsd.discovery import Started, discover
 from ctsd.passwords import BadPasswords, read
 from ctsd.scanning.failing import DIRECTORY, read_failing

@@ -15,7 +15,8 @@ from twisted.internet.threads import deferToThreadPool
 from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd.cli_feeds_try import Intermixed, broken_own_lists, copies_of, described
 from ctsd.cli_feeds_try import add_commands as add_try
-from ctsd.config import Settings, child_environment
+from ctsd.config.environment import child_environment
+from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeding import make_downloads, make_outbound
 from ctsd.feeds.children import Children

@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 from twisted.internet.defer import Deferred, execute
 
 from ctsd._cli import Commands, World, shown
-from ctsd._config_checks import unknown
-from ctsd.config import Settings
+from ctsd.config.checks import unknown
+from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import (

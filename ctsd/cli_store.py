@@ -11,7 +11,7 @@ from ctsd._cli import Commands, World, become_owner, shown
 from ctsd._store_places import Progress, add_place, locked, place_for
 from ctsd.cli_store_check import add_check
 from ctsd.cli_store_copy import add_copy
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.store.backup import restore
 from ctsd.store.moving import Versions, backup_name, save, upgrade

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ctsd._cli import Commands, World, become_owner, shown
 from ctsd._store_places import add_place, place_for
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.store.backup import read_contents
 from ctsd.store.copying import Place
 

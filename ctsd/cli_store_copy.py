@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd._store_places import Progress, locked, place_at
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.store.moving import move
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ctsd._cli import Commands, World, become_owner, shown, table
 from ctsd.cli_import import import_threats, open_source
 from ctsd.cli_threat_files import artifact_argument, expiry, property_argument, threat_of
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.interfaces.store import IThreatStore
 from ctsd.model import JSON, Artifact, Threat

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ctsd._state_dir import others_write
+from ctsd.config.state_dir import others_write
 from ctsd.configuration import Configuration
 from ctsd.ending import ENDINGS
 from ctsd.errors import ConfigError, StoreError

@@ -17,7 +17,6 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 import searchers
-from ctsd._config_checks import NAME, kind, unknown
 from ctsd._importing import (
     flaw_in,
     load_file,
@@ -27,8 +26,10 @@ from ctsd._importing import (
     named,
     searchers_in,
 )
-from ctsd._toml import KeyPath
-from ctsd.config import SearcherSettings, Settings
+from ctsd.config.checks import NAME, kind, unknown
+from ctsd.config.document import KeyPath
+from ctsd.config.searchers import SearcherSettings
+from ctsd.config.settings import Settings
 from ctsd.errors import ConfigError, NotConfigured
 from ctsd.feed_searchers import FeedsArtifactSearch, FeedsTextArtifactSearch
 from ctsd.internal import InternalArtifactSearch, InternalTextArtifactSearch

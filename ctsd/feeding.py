@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import ctsd
-from ctsd.config import OutboundSettings, Settings
+from ctsd.config.outbound import OutboundSettings
+from ctsd.config.settings import Settings
 from ctsd.errors import OutboundError
 from ctsd.feeds import contents
 from ctsd.feeds.copies import Copies

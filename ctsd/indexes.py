@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 from ctsd.errors import NotConfigured
 from ctsd.feeding import (
     content_limits,

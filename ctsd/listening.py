@@ -12,8 +12,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.failure import Failure
 
-from ctsd.config import Listener
-from ctsd.endpoint_strings import on_lent, reloading
+from ctsd.config.endpoint_strings import on_lent, reloading
+from ctsd.config.listeners import Listener
 from ctsd.web.limits import WebLimits
 from ctsd.web.site import CTSSite
 

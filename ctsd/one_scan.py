@@ -13,7 +13,8 @@ from twisted.internet.task import deferLater
 
 from ctsd.artifacts import digest
 from ctsd.blocking import DaemonThreads
-from ctsd.config import Settings, child_environment
+from ctsd.config.environment import child_environment
+from ctsd.config.settings import Settings
 from ctsd.discovery import Catalogue, discover
 from ctsd.errors import CTSDError
 from ctsd.model import ROOT_SERVICE, Artifact, Ended, Outcome

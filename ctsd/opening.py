@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ctsd._state_dir import why_unusable
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
+from ctsd.config.state_dir import why_unusable
 from ctsd.errors import ConfigError, StoreError
 from ctsd.sources import make_store
 from ctsd.store.moving import backup_name, place_of, save, upgrade

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ctsd.assembly import assemble, scan_limits, web_limits
-from ctsd.config import Listener
+from ctsd.config.listeners import Listener
 from ctsd.configuration import Configuration, changed_fixed, kept
 from ctsd.listening import Listening
 from ctsd.scanning.failing import DIRECTORY, FailingFile, TellsFailing

@@ -39,7 +39,7 @@ def makeService(options: Mapping[str, Any]) -> IService:
     end_early()
     from twisted.internet import reactor
 
-    from ctsd.config import forget_secrets
+    from ctsd.config.environment import forget_secrets
     from ctsd.configuration import Configuration
     from ctsd.daemon import Daemon
     from ctsd.errors import ConfigError

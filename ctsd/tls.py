@@ -28,7 +28,7 @@ from twisted.python.filepath import FilePath
 from zope.interface import implementer
 
 from ctsd.blocking import DaemonThreads
-from ctsd.endpoint_strings import taken_apart
+from ctsd.config.endpoint_strings import taken_apart
 from ctsd.errors import CTSDError
 from ctsd.watching import InThread, Watched
 from ctsd.web.site import site_behind

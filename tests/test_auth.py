@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.auth import auth_endpoint
 from ctsd.basic import AuthLimits, BasicGate
-from ctsd.endpoint_strings import BadEndpoint
+from ctsd.config.endpoint_strings import BadEndpoint
 from ctsd.guesses import Delays, Remembered
 from ctsd.passwords import Passwords, read
 from ctsd.watching import Watched

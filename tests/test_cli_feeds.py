@@ -11,7 +11,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from ctsd import cli, cli_feeds
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import names_of_catalogue, read_description
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.key_store import key_label

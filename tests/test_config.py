@@ -19,9 +19,12 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import config
-from ctsd._toml import lines_of
-from ctsd.config import ConfigError, Settings
+from ctsd.config.document import lines_of
+from ctsd.config.environment import child_environment
+from ctsd.config.listeners import Listener
+from ctsd.config.loading import load, untrusted
+from ctsd.config.settings import Settings, documented
+from ctsd.errors import ConfigError
 
 FIXED = """
 state_dir = "var"                          # database, spooled uploads, indexes
@@ -91,7 +94,7 @@ class ConfigCase(SynchronousTestCase):
     def load(self, text: str, **environ: str) -> Settings:
         """Load a configuration of this text."""
         self.file.write_text(text)
-        return config.load(self.file, environ=environ)
+        return load(self.file, environ=environ)
 
     def error(self, text: str, **environ: str) -> ConfigError:
         """The error that a configuration of this text is."""
@@ -110,7 +113,7 @@ class FindingTests(ConfigCase):
 
     def test_nothing(self) -> None:
         """Without any file the built-in defaults serve the loopback interface."""
-        found = config.load(environ={}, cwd=self.dir)
+        found = load(environ={}, cwd=self.dir)
         self.assertEqual(
             [listener.description for listener in found.listen], ["tcp:8000:interface=127.0.0.1"]
         )
@@ -123,24 +126,24 @@ class FindingTests(ConfigCase):
     def test_working_directory(self) -> None:
         """A file in the working directory is read."""
         self.file.write_text("retention_days = 2")
-        self.assertEqual(config.load(environ={}, cwd=self.dir).retention_days, 2)
+        self.assertEqual(load(environ={}, cwd=self.dir).retention_days, 2)
 
     def test_variable(self) -> None:
         """The variable CTSD_CONFIG goes before the working directory's file."""
         self.file.write_text("retention_days = 2")
         (self.dir / "other.toml").write_text("retention_days = 3")
-        found = config.load(environ={"CTSD_CONFIG": "other.toml"}, cwd=self.dir)
+        found = load(environ={"CTSD_CONFIG": "other.toml"}, cwd=self.dir)
         self.assertEqual(found.retention_days, 3)
 
     def test_named(self) -> None:
         """A named file goes before all."""
         self.file.write_text("retention_days = 2")
-        found = config.load(self.file, environ={"CTSD_CONFIG": "/nowhere"})
+        found = load(self.file, environ={"CTSD_CONFIG": "/nowhere"})
         self.assertEqual(found.retention_days, 2)
 
     def test_missing(self) -> None:
         """A file that was named must be there."""
-        error = self.assertRaises(ConfigError, config.load, self.dir / "no.toml", environ={})
+        error = self.assertRaises(ConfigError, load, self.dir / "no.toml", environ={})
         self.assertEqual(
             str(error), f"{self.dir}/no.toml: can't be read: No such file or directory"
         )
@@ -153,12 +156,12 @@ class FindingTests(ConfigCase):
             path.chmod(mode)
             self.assertPassedOver(f"others may write to {path}")
             path.chmod(before)
-        found = config.load(environ={}, cwd=self.dir)
+        found = load(environ={}, cwd=self.dir)
         self.assertEqual((found.retention_days, found.document.passed_over), (2, None))
 
     def assertPassedOver(self, why: str) -> None:
         """The built-in defaults serve, and one line names the file and what is wrong."""
-        found = config.load(environ={}, cwd=self.dir)
+        found = load(environ={}, cwd=self.dir)
         self.assertEqual((found.retention_days, found.base_dir), (30, self.dir))
         told = str(found.document.passed_over)
         self.assertIn(f"{self.file}: is passed over: ", told)
@@ -168,7 +171,7 @@ class FindingTests(ConfigCase):
     def test_others_directory_without_file(self) -> None:
         """In a directory of others without a file the defaults do."""
         self.dir.chmod(0o777)
-        found = config.load(environ={}, cwd=self.dir)
+        found = load(environ={}, cwd=self.dir)
         self.assertEqual((found.retention_days, found.document.passed_over), (30, None))
 
     def test_link_into_others(self) -> None:
@@ -187,7 +190,7 @@ class FindingTests(ConfigCase):
         """Who names a file knows what is in it: it is read wherever it is."""
         self.file.write_text("")
         self.dir.chmod(0o777)
-        config.load(self.file, environ={})
+        load(self.file, environ={})
 
     def test_no_toml(self) -> None:
         """What is no TOML is told with its line."""
@@ -207,7 +210,7 @@ class FindingTests(ConfigCase):
     def test_no_text(self) -> None:
         """What is no UTF-8 is told."""
         self.file.write_bytes(b'state_dir = "\xff"')
-        error = self.assertRaises(ConfigError, config.load, self.file, environ={})
+        error = self.assertRaises(ConfigError, load, self.file, environ={})
         self.assertIn("UTF-8", str(error))
 
 
@@ -222,7 +225,7 @@ class ValueTests(ConfigCase):
         )
         self.assertEqual(found.services["phish"].searchers, ("phishtank",))
         default = self.load("")
-        for key in config.documented():
+        for key in documented():
             top = key.name.split(".")[0]
             if top not in ("searchers", "services"):
                 self.assertEqual(getattr(found, top), getattr(default, top))
@@ -307,7 +310,7 @@ class SecretTests(ConfigCase):
         """A child process' environment is ours without the secrets."""
         found = self.load('[searchers.x]\na = { env = "A_KEY" }', A_KEY="s3cret")
         self.assertEqual(
-            config.child_environment({"A_KEY": "s3cret", "PATH": "/bin"}, found), {"PATH": "/bin"}
+            child_environment({"A_KEY": "s3cret", "PATH": "/bin"}, found), {"PATH": "/bin"}
         )
 
     def test_children_and_supervisor(self) -> None:
@@ -315,7 +318,7 @@ class SecretTests(ConfigCase):
         ours = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
         sockets = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
         environ = {**dict.fromkeys(ours + sockets, "1"), "PATH": "/bin"}
-        self.assertEqual(config.child_environment(environ, self.load("")), {"PATH": "/bin"})
+        self.assertEqual(child_environment(environ, self.load("")), {"PATH": "/bin"})
 
     def test_missing(self) -> None:
         """A secret that is not there stops the start."""
@@ -452,7 +455,7 @@ class ErrorTests(ConfigCase):
 class ListenTests(ConfigCase):
     """The endpoint strings."""
 
-    def listener(self, entry: str) -> config.Listener:
+    def listener(self, entry: str) -> Listener:
         """The one listener of a file with this entry."""
         (found,) = self.load(f"listen = ['{entry}']").listen
         return found
@@ -628,15 +631,15 @@ class DocumentedTests(SynchronousTestCase):
         """A documented default, written into a file, is what the file without it gives."""
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        bare = config.load(environ={}, cwd=directory)
+        bare = load(environ={}, cwd=directory)
         tried = 0
-        for key in config.documented():
+        for key in documented():
             value = key.default.strip("`")
             if "<name>" in key.name or key.default[0] != "`" or "$" in value:
                 continue
             file = directory / "one.toml"
             file.write_text(f"{key.name} = {value}\n")
-            self.assertEqual(config.load(file, environ={}), bare, key.name)
+            self.assertEqual(load(file, environ={}), bare, key.name)
             tried += 1
         self.assertGreater(tried, 20)
 
@@ -647,9 +650,9 @@ class TrustTests(ConfigCase):
     def test_other_owner(self) -> None:
         """What belongs to somebody else is not trusted."""
         self.file.write_text("")
-        self.assertEqual(config.untrusted(self.file), "")
+        self.assertEqual(untrusted(self.file), "")
         if os.geteuid() == 0:
             os.chown(self.file, 4242, 4242)
         self.patch(os, "geteuid", lambda: 4243)
-        self.assertIn("belongs to another user", config.untrusted(self.file))
-        self.assertIn("No such file", config.untrusted(self.dir / "none"))
+        self.assertIn("belongs to another user", untrusted(self.file))
+        self.assertIn("No such file", untrusted(self.dir / "none"))

@@ -13,7 +13,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import config, discovery
+from ctsd import discovery
+from ctsd.config.loading import load
+from ctsd.config.settings import Settings
 from ctsd.discovery import Catalogue, Found, discover, start_all
 from ctsd.errors import ConfigError
 from ctsd.interfaces.feeds import IRecords
@@ -60,12 +62,12 @@ class DiscoveryCase(SynchronousTestCase):
         path.chmod(0o644)
         return path
 
-    def load(self, text: str = "") -> config.Settings:
+    def load(self, text: str = "") -> Settings:
         """Settings with that directory in C{searchers.path}."""
         file = self.dir / "ctsd.toml"
         text = text if "[searchers]" in text else "[searchers]\nsync = []\nasync = []\n" + text
         file.write_text(text.replace("[searchers]\n", "[searchers]\npath = ['more']\n", 1))
-        return config.load(file, environ={"KEY": "s3cret"})
+        return load(file, environ={"KEY": "s3cret"})
 
     def discover(self, text: str = "") -> Catalogue:
         """Discover with a configuration."""
@@ -454,7 +456,7 @@ class FeedsTests(SynchronousTestCase):
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
         (directory / "ctsd.toml").write_text(text)
-        catalogue = discover(config.load(directory / "ctsd.toml", environ={}))
+        catalogue = discover(load(directory / "ctsd.toml", environ={}))
         self.found = {one.name for one in catalogue.found}
         self.services = catalogue.services
         return catalogue.services[""]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet import endpoints
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.endpoint_strings import (
+from ctsd.config.endpoint_strings import (
     BadEndpoint,
     Part,
     arguments_of,

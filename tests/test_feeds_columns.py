@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import read_description
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.keys import address_in, domains_of, stored

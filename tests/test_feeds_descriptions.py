@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.config import ConfigError, load
+from ctsd.config.loading import load
+from ctsd.errors import ConfigError
 from ctsd.feeds.descriptions import (
     Description,
     documented,

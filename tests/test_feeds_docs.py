@@ -8,9 +8,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd._toml import Document
 from ctsd.cli import make_parser
-from ctsd.config import load
+from ctsd.config.document import Document
+from ctsd.config.loading import load
 from ctsd.feeds.descriptions import Description, documented, read_descriptions
 from tests.test_feeds_parsers import ParserCase
 

@@ -20,7 +20,7 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.errors import OutboundError, StoreError, Unreached
 from ctsd.feeds.copies import BadState, Busy, Copies, Disk
 from ctsd.feeds.descriptions import Description, read_description

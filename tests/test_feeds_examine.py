@@ -12,7 +12,7 @@ from attrs import asdict
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.feeds.array_file import ArrayFile
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.examine import examine

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from ctsd.config import load
+from ctsd.config.loading import load
 from ctsd.errors import OutboundError, Unreached
 from ctsd.feeds import gathering, misp_archive
 from ctsd.feeds.descriptions import read_description

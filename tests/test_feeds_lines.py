@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import ctsd.feeds
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.index import About

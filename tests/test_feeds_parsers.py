@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd._config_checks import Surroundings
-from ctsd._toml import Document
+from ctsd.config.checks import Surroundings
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import read_descriptions
 from ctsd.feeds.job import Refused
 from ctsd.feeds.layout import FORMATS, Layout, read_layout
@@ -881,7 +881,7 @@ class AnyBytesTests(ParserCase):
 LITTLE_MEMORY = """
 import json, resource, sys
 from pathlib import Path
-from ctsd._config_checks import Surroundings
+from ctsd.config.checks import Surroundings
 from ctsd.feeds.layout import read_layout
 from ctsd.feeds.parsers.parse import parse
 from ctsd.feeds.parsers.tally import Tally

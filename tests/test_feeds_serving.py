@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd._toml import Document
+from ctsd.config.document import Document
 from ctsd.errors import SearchLater
 from ctsd.feeds import feed_work
 from ctsd.feeds.copies import Copies

@@ -32,10 +32,7 @@ ROOMS = {
     "web": "web uploads spool spool_file",
     "scanning": "scanning",
     "threads": "blocking",
-    "config": (
-        "config _config_checks _listeners _matching_settings _outbound_settings"
-        " _searcher_settings _settings _state_dir _store_url _tables _toml endpoint_strings"
-    ),
+    "config": "config",
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
     "discovery": "discovery _importing",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import config
-from ctsd.config import Settings
+from ctsd.config.loading import load
+from ctsd.config.settings import Settings
 from ctsd.errors import ConfigError
 from ctsd.feeding import content_limits, index_limits, lookup_limits
 from ctsd.feeds.allowed import MAX_ALLOWED
@@ -24,7 +24,7 @@ class MatchingSettingsTests(SynchronousTestCase):
         """A configuration with this in it."""
         file = Path(self.mktemp()).absolute()
         file.write_text(text)
-        return config.load(file, environ={})
+        return load(file, environ={})
 
     def test_defaults(self) -> None:
         """They are those of the limits."""

@@ -10,8 +10,8 @@ from sqlite3 import connect
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import config
 from ctsd.cli import make_parser
+from ctsd.config.settings import documented
 from ctsd.scanning.scan_log import _line
 from ctsd.store.sqlite_schema import bring_up, scripts
 
@@ -47,7 +47,7 @@ class OperationsTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """Every setting that it names is one."""
-        known = {key.name for key in config.documented()}
+        known = {key.name for key in documented()}
         named = re.findall(r"`([\w.<>]+)`", " ".join(table("limit")))
         self.assertGreater(len(named), 15)
         self.assertEqual(set(named) - known, set())

@@ -10,8 +10,9 @@ from twisted.internet.defer import succeed
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import config
-from ctsd.config import Settings
+from ctsd.config import settings
+from ctsd.config.loading import load
+from ctsd.config.settings import Settings
 from ctsd.errors import ConfigError
 from ctsd.feeding import make_outbound, outbound_limits
 from ctsd.feeds.descriptions import documented
@@ -32,7 +33,7 @@ class OutboundSettingsTests(SynchronousTestCase):
         """A configuration with this in C{[outbound]}."""
         file = self.directory / "ctsd.toml"
         file.write_text("[outbound]\n" + text)
-        return config.load(file, environ=environ)
+        return load(file, environ=environ)
 
     def limits(self, text: str, **environ: str) -> Limits:
         """What becomes of it."""
@@ -126,14 +127,14 @@ class DocumentTests(SynchronousTestCase):
         (example,) = re.findall(r"^```toml\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
         file = directory / "ctsd.toml"
         file.write_text(example.replace("/etc/ctsd/corporate-ca.pem", "ca.pem"))
-        limits = outbound_limits(config.load(file, environ={"PROXY_PASSWORD": "x"}).outbound)
+        limits = outbound_limits(load(file, environ={"PROXY_PASSWORD": "x"}).outbound)
         self.assertIsNotNone(limits.proxy_for("feeds.example"))
         self.assertIsNone(limits.proxy_for("misp.corp.example"))
 
     def test_keys(self) -> None:
         """Every setting is spoken of, and every key that it names is one."""
         ours = {
-            key.name.partition(".")[2] for key in config.documented() if "outbound." in key.name
+            key.name.partition(".")[2] for key in settings.documented() if "outbound." in key.name
         }
         feeds = {key.name for key in documented()}
         named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)(?: = [^`]*)?`", self.text))

@@ -12,9 +12,10 @@ from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
 import searchers
-from ctsd import config
 from ctsd._importing import modules
 from ctsd.cli import make_parser
+from ctsd.config.loading import load
+from ctsd.config.settings import documented
 from ctsd.discovery import discover
 
 ROOT = Path(__file__).parent.parent
@@ -68,14 +69,14 @@ class SettingsTests(SynchronousTestCase):
     def test_table(self) -> None:
         """It has every setting with its default, and no other."""
         rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
-        keys = {key.name for key in config.documented()}
+        keys = {key.name for key in documented()}
         table = [row for row in rows if row[0] in keys]
-        self.assertEqual(table, [(key.name, key.default, key.about) for key in config.documented()])
+        self.assertEqual(table, [(key.name, key.default, key.about) for key in documented()])
 
     def test_no_other_rows(self) -> None:
         """What stands in the table is a setting."""
         (table,) = re.findall(r"^\| key \| default .*?\n\n", README, re.DOTALL | re.MULTILINE)
-        self.assertEqual(len(table.splitlines()) - 2, len(list(config.documented())) + 1)
+        self.assertEqual(len(table.splitlines()) - 2, len(list(documented())) + 1)
 
     def test_examples(self) -> None:
         """Every configuration that it shows is a good one."""
@@ -86,11 +87,11 @@ class SettingsTests(SynchronousTestCase):
         for example in examples:
             file = directory / "ctsd.toml"
             file.write_text(example)
-            config.load(file, environ={})
+            load(file, environ={})
 
     def test_searchers(self) -> None:
         """Every searcher that ships is named, with its own keys."""
-        settings = config.load(environ={}, cwd=Path("/"))
+        settings = load(environ={}, cwd=Path("/"))
         self.assertGreater(len(list(modules(settings, searchers))), 0)
         for found in discover(settings).found:
             self.assertIn(f"`{found.name}`", README)
@@ -145,7 +146,7 @@ class SearcherTests(SynchronousTestCase):
         """With the configuration that stands below it, it is on."""
         file = self.dir / "ctsd.toml"
         file.write_text(blocks("toml")[1])
-        settings = config.load(file, environ={})
+        settings = load(file, environ={})
         on = {found.name: found for found in discover(settings).on}
         self.assertEqual(on["blocklist"].settings, {"file": "blocklist.txt"})
 

@@ -19,7 +19,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial import unittest
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.config import load
+from ctsd.config.loading import load
 from ctsd.errors import StoreError
 from ctsd.opening import open_store
 from ctsd.store import copy_postgres, copy_sqlite, copying, moving

@@ -20,7 +20,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from ctsd.config import Listener, Settings, load, parsed
+from ctsd.config.document import parsed
+from ctsd.config.listeners import Listener
+from ctsd.config.loading import load
+from ctsd.config.settings import Settings
 from ctsd.configuration import SUPERVISED, Configuration, kept
 from ctsd.errors import ConfigError
 from ctsd.workers import restarts, seat

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import field, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Surroundings, Wrong
-from ctsd._tables import default_of, keys_of, table
-from ctsd._toml import Document, read_document
 from ctsd.addresses import why_host_refused
+from ctsd.config import checks
+from ctsd.config.checks import Surroundings, Wrong
+from ctsd.config.document import Document, read_document
+from ctsd.config.tables import default_of, keys_of, table
 from ctsd.errors import ConfigError
 from ctsd.feeds.layout import STIX, WARNINGLIST, Layout, read_layout
 from ctsd.feeds.layout_rules import (

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ctsd._config_checks import Wrong
+from ctsd.config.checks import Wrong
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.inside import answer
 from ctsd.feeds.job import Refused

@@ -54,9 +54,9 @@ FORMS = (
 
 #: Those that decide, beside these, what a description makes of a file.
 READING_FORMS = (
-    "_config_checks.py",
-    "_tables.py",
-    "_toml.py",
+    "config/checks.py",
+    "config/tables.py",
+    "config/document.py",
     "properties.py",
     "feeds/kinds.py",
     "feeds/layout.py",

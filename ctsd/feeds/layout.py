@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from attrs import Factory, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Surroundings, Wrong
-from ctsd._tables import key, table
+from ctsd.config import checks
+from ctsd.config.checks import Surroundings, Wrong
+from ctsd.config.tables import key, table
 from ctsd.feeds.kinds import BROUGHT
 from ctsd.feeds.layout_rules import (
     VERDICTS,

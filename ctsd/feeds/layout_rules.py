@@ -11,10 +11,10 @@ from typing import Any, Final
 import re2
 from attrs import Factory, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Check, Surroundings, Wrong
-from ctsd._tables import key, table
 from ctsd.artifacts import SHAPES, Shape
+from ctsd.config import checks
+from ctsd.config.checks import Check, Surroundings, Wrong
+from ctsd.config.tables import key, table
 from ctsd.model import FILE, PASSWORD
 
 #: What an indicator can be: the types whose value is one text. A file's bytes, a password and a

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from attrs import Factory, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Surroundings, Wrong
-from ctsd._tables import key as _key
+from ctsd.config import checks
+from ctsd.config.checks import Surroundings, Wrong
+from ctsd.config.tables import key as _key
 from ctsd.feeds.layout_rules import placeholders
 
 _MIB: Final = 1024**2

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from attrs import asdict, field, frozen
 
-from ctsd._config_checks import Surroundings
-from ctsd._toml import Document
+from ctsd.config.checks import Surroundings
+from ctsd.config.document import Document
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.layout import Layout, read_layout
 from ctsd.feeds.parsers.parse import parse, parse_lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ctsd.config import Document, parsed
+from ctsd.config.document import Document, parsed
 
 #: Where a worker hears its supervisor, and where it is heard.
 HEARS = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from ctsd.config import Settings
+from ctsd.config.settings import Settings
 
 
 def shared(settings: Settings) -> Settings:

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
-from ctsd.config import Listener
-from ctsd.endpoint_strings import arguments_of, innermost, reloading
+from ctsd.config.endpoint_strings import arguments_of, innermost, reloading
+from ctsd.config.listeners import Listener
 from ctsd.listening import cannot_listen, listen, reason_of
 
 

@@ -16,8 +16,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ctsd._state_dir import others_write
-from ctsd.config import worker_environment
+from ctsd.config.environment import worker_environment
+from ctsd.config.state_dir import others_write
 from ctsd.configuration import SUPERVISED, Configuration, changed
 from ctsd.daemon import REPLACED_DRAIN_SECS
 from ctsd.ending import ENDINGS

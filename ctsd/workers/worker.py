@@ -14,7 +14,9 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
-from ctsd.config import Document, forget_secrets, settings_of
+from ctsd.config.document import Document
+from ctsd.config.environment import forget_secrets
+from ctsd.config.loading import settings_of
 from ctsd.configuration import SUPERVISED, Configuration, kept
 from ctsd.daemon import Daemon
 from ctsd.errors import ConfigError

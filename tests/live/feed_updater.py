@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from ctsd import config
+from ctsd.config.loading import load
 from ctsd.feeding import make_downloads, make_outbound
 from ctsd.feeds.children import Children
 from ctsd.feeds.descriptions import read_description
@@ -26,7 +26,7 @@ LONGEST_SECS = 60.0
 
 
 async def _update_for_ever(file: Path) -> None:
-    settings = config.load(file, environ=os.environ)
+    settings = load(file, environ=os.environ)
     description = read_description("mine", settings.feeds["mine"], settings.document)
     outbound = make_outbound(settings, reactor=reactor, in_thread=deferToThread)
     downloads = make_downloads(

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from ctsd import config
+from ctsd.config.loading import load
 from ctsd.feeding import make_downloads, make_outbound
 from ctsd.feeds.children import Children
 from ctsd.feeds.copies import Copies
@@ -75,7 +75,7 @@ class FeedCase(TestCase):
         self.addCleanup(self.provider.end)
         self.file = self.directory / "ctsd.toml"
         self.file.write_text(CONFIG.format(url=self.provider.url("/feed")))
-        settings = config.load(self.file, environ={"FEED_KEY": KEY})
+        settings = load(self.file, environ={"FEED_KEY": KEY})
         self.description = read_description("mine", settings.feeds["mine"], settings.document)
         outbound = make_outbound(settings, reactor=reactor, in_thread=deferToThread)
         self.downloads = make_downloads(

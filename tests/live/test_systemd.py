@@ -18,7 +18,7 @@ from typing import Any
 import bcrypt
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.config import load
+from ctsd.config.loading import load
 from tests.live.daemon import BIN, ROOT, Answer, Daemon, wait_until
 from tests.test_config import write_key_pair
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import attrs
 from attrs import field
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Check, Surroundings, Wrong
-from ctsd._toml import Document, KeyPath
+from ctsd.config import checks
+from ctsd.config.checks import Check, Surroundings, Wrong
+from ctsd.config.document import Document, KeyPath
 
 _T = TypeVar("_T")
 

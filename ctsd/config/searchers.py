@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._tables import key as _key
+from ctsd.config import checks
+from ctsd.config.tables import key as _key
 
 _CENTURY_SECS = 36525.0 * 86400
 

@@ -4,75 +4,36 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Surroundings
-from ctsd._listeners import SHARED_KINDS, Listener
-from ctsd._matching_settings import Matching
-from ctsd._outbound_settings import OutboundSettings, ProxyAddress
-from ctsd._searcher_settings import Searchers, SearcherSettings, ServiceSettings
-from ctsd._settings import (
-    Documented,
+from ctsd.config import checks
+from ctsd.config.checks import Surroundings
+from ctsd.config.document import Document, read_document
+from ctsd.config.listeners import SHARED_KINDS
+from ctsd.config.matching import Matching
+from ctsd.config.outbound import OutboundSettings
+from ctsd.config.searchers import Searchers, SearcherSettings, ServiceSettings
+from ctsd.config.settings import (
     Http,
     Settings,
     Store,
     Upload,
-    documented,
 )
-from ctsd._store_url import secret
-from ctsd._tables import checked as _checked
-from ctsd._tables import keys_of
-from ctsd._tables import read_table as _read
-from ctsd._toml import Document, parsed, read_document
+from ctsd.config.store_url import secret
+from ctsd.config.tables import checked as _checked
+from ctsd.config.tables import keys_of
+from ctsd.config.tables import read_table as _read
 from ctsd.errors import ConfigError
-
-__all__ = [
-    "ConfigError",
-    "Document",
-    "Documented",
-    "Http",
-    "Listener",
-    "Matching",
-    "OutboundSettings",
-    "ProxyAddress",
-    "SearcherSettings",
-    "Searchers",
-    "ServiceSettings",
-    "Settings",
-    "Store",
-    "Upload",
-    "child_environment",
-    "documented",
-    "forget_secrets",
-    "load",
-    "parsed",
-    "settings_of",
-    "untrusted",
-    "worker_environment",
-]
 
 #: The file that is read from the working directory when nobody names another.
 FILE_NAME = "ctsd.toml"
 
 #: What stands for a file's name where there is none.
 _NO_FILE = "(built-in defaults)"
-
-#: What a supervisor has left for our own process alone (sd_notify(3), sd_listen_fds(3)).
-_FROM_SUPERVISOR = frozenset(
-    {
-        "NOTIFY_SOCKET",
-        "WATCHDOG_PID",
-        "WATCHDOG_USEC",
-        "LISTEN_PID",
-        "LISTEN_FDS",
-        "LISTEN_FDNAMES",
-    }
-)
 
 #: The keys of C{[feeds.<name>]} that are secrets.
 FEED_SECRETS = frozenset({"key", "password"})
@@ -255,23 +216,3 @@ def untrusted(path: Path) -> str:
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return f"others may write to {path} (chmod go-w)"
     return ""
-
-
-def child_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """
-    The environment for child processes: ours, without the variables that held secrets, and
-    without those by which a child could take itself for us before the supervisor.
-    """
-    own = worker_environment(environ)
-    return {name: value for name, value in own.items() if name not in settings.secret_variables}
-
-
-def forget_secrets(environ: MutableMapping[str, str], settings: Settings) -> None:
-    """Remove the variables that held secrets, which programs that searchers start would inherit."""
-    for name in settings.secret_variables:
-        environ.pop(name, None)
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that is a part of us: ours, with the secrets in it."""
-    return {name: value for name, value in environ.items() if name not in _FROM_SUPERVISOR}

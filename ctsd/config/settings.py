@@ -1,8 +1,8 @@
 """
 The configuration as frozen values.
 
-Every field that stands for a key of the file was made by L{ctsd._tables.key}, with its check and
-with one line of documentation; L{documented} lists them all.
+Every field that stands for a key of the file was made by L{ctsd.config.tables.key}, with its
+check and with one line of documentation; L{documented} lists them all.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 from attrs import field, frozen
 
-from ctsd import _config_checks as checks
-from ctsd._listeners import Listener, listener
-from ctsd._matching_settings import Matching
-from ctsd._outbound_settings import OutboundSettings
-from ctsd._searcher_settings import Searchers, SearcherSettings, ServiceSettings
-from ctsd._store_url import listen_url, secret, store_url
-from ctsd._tables import default_of, keys_of
-from ctsd._tables import key as _key
-from ctsd._toml import Document
+from ctsd.config import checks
+from ctsd.config.document import Document
+from ctsd.config.listeners import Listener, listener
+from ctsd.config.matching import Matching
+from ctsd.config.outbound import OutboundSettings
+from ctsd.config.searchers import Searchers, SearcherSettings, ServiceSettings
+from ctsd.config.store_url import listen_url, secret, store_url
+from ctsd.config.tables import default_of, keys_of
+from ctsd.config.tables import key as _key
 
 _MIB = 1024**2
 _GIB = 1024**3

@@ -6,8 +6,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ctsd import _config_checks as checks
-from ctsd._tables import key as _key
+from ctsd.config import checks
+from ctsd.config.tables import key as _key
 
 _MIB = 1024**2
 #: What is looked up is looked up in the reactor.

@@ -9,10 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from attrs import frozen
 
-from ctsd import _config_checks as checks
-from ctsd._config_checks import Surroundings, Wrong
-from ctsd._store_url import secret
-from ctsd._tables import key as _key
+from ctsd.config import checks
+from ctsd.config.checks import Surroundings, Wrong
+from ctsd.config.store_url import secret
+from ctsd.config.tables import key as _key
 
 _MIB = 1024**2
 _DAY_SECS = 86400.0

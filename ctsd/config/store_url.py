@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from ctsd._config_checks import Surroundings, Wrong, text, unknown, with_secrets
+from ctsd.config.checks import Surroundings, Wrong, text, unknown, with_secrets
 
 _EXPECTED = (
     'expected "sqlite:" and a file, e.g. "sqlite:ctsd.sqlite", or'

@@ -14,8 +14,8 @@ from attrs import frozen
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.task import Clock
 
-from ctsd._config_checks import Surroundings, Wrong, text
-from ctsd.endpoint_strings import BadEndpoint, Part, joined, layers, reloading, split
+from ctsd.config.checks import Surroundings, Wrong, text
+from ctsd.config.endpoint_strings import BadEndpoint, Part, joined, layers, reloading, split
 
 _PATHS = {
     "auth": {"users"},
