@@ -55,12 +55,13 @@ FORMS = (
 #: Those that decide, beside these, what a description makes of a file.
 READING_FORMS = (
     "config/checks.py",
-    "config/tables.py",
     "config/document.py",
+    "config/tables.py",
     "properties.py",
     "feeds/kinds.py",
     "feeds/layout.py",
     "feeds/layout_rules.py",
+    "feeds/parsers/columns.py",
     "feeds/parsers/documents.py",
     "feeds/parsers/fields.py",
     "feeds/parsers/fitting.py",
@@ -71,10 +72,12 @@ READING_FORMS = (
     "feeds/parsers/parse.py",
     "feeds/parsers/rows.py",
     "feeds/parsers/showing.py",
+    "feeds/parsers/tables.py",
     "feeds/parsers/tally.py",
     "feeds/parsers/unpacking.py",
     "feeds/paths.py",
     "feeds/reading.py",
+    "feeds/usual.py",
     "feeds/warninglists.py",
 )
 
