@@ -19,6 +19,7 @@ setup(
     package_dir={"": "."},
     packages=[
         "ctsd",
+        "ctsd.commands",
         "ctsd.config",
         "ctsd.feeds",
         "ctsd.feeds.parsers",

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctsd import __version__
-from ctsd._cli import World, real_world
-from ctsd.cli_allow import add_commands as add_allow
-from ctsd.cli_check import add_commands as add_check
-from ctsd.cli_feeds import add_commands as add_feeds
-from ctsd.cli_passwd import add_commands as add_passwd
-from ctsd.cli_scan import add_commands as add_scan
-from ctsd.cli_store import add_commands as add_store
-from ctsd.cli_threats import add_commands as add_threats
+from ctsd.commands.allow import add_commands as add_allow
+from ctsd.commands.check import add_commands as add_check
+from ctsd.commands.feeds import add_commands as add_feeds
+from ctsd.commands.passwd import add_commands as add_passwd
+from ctsd.commands.scan import add_commands as add_scan
+from ctsd.commands.store import add_commands as add_store
+from ctsd.commands.threats import add_commands as add_threats
+from ctsd.commands.world import World, real_world
 from ctsd.config.loading import load
 from ctsd.errors import CTSDError
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import cli
-from ctsd._cli import Work, World
+from ctsd.commands.world import Work, World
 from ctsd.model import Outcome
 from ctsd.store.memory import MemoryStore
 

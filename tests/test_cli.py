@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import __version__
-from ctsd._cli import become_owner, shown, table
+from ctsd.commands.world import become_owner, shown, table
 from ctsd.feeds.index import About
 from ctsd.feeds.job import label_of, source_of
 from ctsd.feeds.reading import Reading

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from ctsd import cli, cli_feeds
+from ctsd import cli
+from ctsd.commands import feeds
 from ctsd.config.document import Document
 from ctsd.feeds.descriptions import names_of_catalogue, read_description
 from ctsd.feeds.feed_state import Copy, FeedState
@@ -242,7 +243,7 @@ class BringTests(FeedsCase):
                 return succeed(state)
 
         self.configure(MINE)
-        self.patch(cli_feeds, "_downloads", lambda *_: Downloads())
+        self.patch(feeds, "_downloads", lambda *_: Downloads())
         (self.dir / "list.csv").write_text(LIST)
         return self.run_command("feeds", "import", "mine", str(self.dir / "list.csv"))
 

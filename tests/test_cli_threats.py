@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd.cli_threat_files import expiry, read_csv, read_lines
+from ctsd.commands.threat_files import expiry, read_csv, read_lines
 from ctsd.errors import StoreError
 from ctsd.model import Artifact, Property, Threat
 from tests.commands import NOW, CommandCase

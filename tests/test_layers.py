@@ -42,11 +42,7 @@ ROOMS = {
     "notify": "notify",
     "one_scan": "one_scan",
     "tap": "tap assembly daemon ending serving workers",
-    "cli": (
-        "cli _cli cli_allow cli_check cli_feeds cli_feeds_try cli_import cli_passwd cli_scan"
-        " cli_store cli_store_check cli_store_copy cli_threat_files cli_threats"
-        " _kept_indexes _store_places"
-    ),
+    "cli": "cli commands",
     "testing": "memory_records testing",
 }
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ctsd import cli_passwd, passwords
+from ctsd import passwords
+from ctsd.commands import passwd
 from ctsd.passwords import BadPasswords, Passwords, parse
 from tests.commands import CommandCase
 
@@ -193,7 +194,7 @@ class PasswdTests(CommandCase):
     def setUp(self) -> None:
         """A place for the file; hashes of little cost."""
         super().setUp()
-        self.patch(cli_passwd, "HASHER", QUICK)
+        self.patch(passwd, "HASHER", QUICK)
         self.file = self.dir / "users"
 
     def passwd(self, *arguments: str, typed: bytes = b"pass word\npass word\n") -> None:
@@ -234,12 +235,12 @@ class PasswdTests(CommandCase):
         """What root writes, the daemon can still read."""
         self.passwd("ann")
         chowned: list[tuple[int, int]] = []
-        self.patch(cli_passwd.os, "geteuid", lambda: 0)
-        self.patch(cli_passwd.os, "fchown", lambda file, user, group: chowned.append((user, group)))
+        self.patch(passwd.os, "geteuid", lambda: 0)
+        self.patch(passwd.os, "fchown", lambda file, user, group: chowned.append((user, group)))
         for group, before, after in ((7, 0o644, 0o640), (7, 0o600, 0o600), (0, 0o640, 0o600)):
             real = self.file.stat()
             seen = os.stat_result((before | stat.S_IFREG, 0, 0, 1, 3, group, *real[6:10]))
-            cli_passwd._write(self.file, self.file.read_bytes(), seen)
+            passwd._write(self.file, self.file.read_bytes(), seen)
             self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), after)
         self.assertEqual(chowned, [(3, 7), (3, 7), (3, 0)])
 

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, execute
 
-from ctsd._cli import Commands, World, shown
+from ctsd.commands.world import Commands, World, shown
 from ctsd.config.checks import unknown
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from ctsd._cli import Commands, World, become_owner, shown, table
-from ctsd.cli_import import import_threats, open_source
-from ctsd.cli_threat_files import artifact_argument, expiry, property_argument, threat_of
+from ctsd.commands.threat_files import artifact_argument, expiry, property_argument, threat_of
+from ctsd.commands.threats_import import import_threats, open_source
+from ctsd.commands.world import Commands, World, become_owner, shown, table
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.interfaces.store import IThreatStore

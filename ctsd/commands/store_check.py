@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctsd._cli import Commands, World, become_owner, shown
-from ctsd._store_places import add_place, place_for
+from ctsd.commands.store_places import add_place, place_for
+from ctsd.commands.world import Commands, World, become_owner, shown
 from ctsd.config.settings import Settings
 from ctsd.store.backup import read_contents
 from ctsd.store.copying import Place

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ctsd._cli import Commands, World, become_owner, shown, table
-from ctsd._kept_indexes import start_beside
-from ctsd.cli_feeds_try import broken_own_lists
+from ctsd.commands.feeds_try import broken_own_lists
+from ctsd.commands.kept_indexes import start_beside
+from ctsd.commands.world import Commands, World, become_owner, shown, table
 from ctsd.config.listeners import Listener
 from ctsd.config.settings import Settings
 from ctsd.config.state_dir import others_write, why_unusable

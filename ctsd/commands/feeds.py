@@ -12,9 +12,9 @@ from twisted.internet.defer import DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 
-from ctsd._cli import Commands, World, become_owner, shown, table
-from ctsd.cli_feeds_try import Intermixed, broken_own_lists, copies_of, described
-from ctsd.cli_feeds_try import add_commands as add_try
+from ctsd.commands.feeds_try import Intermixed, broken_own_lists, copies_of, described
+from ctsd.commands.feeds_try import add_commands as add_try
+from ctsd.commands.world import Commands, World, become_owner, shown, table
 from ctsd.config.environment import child_environment
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from ctsd._cli import World
-from ctsd.cli_threat_files import Numbered, format_of, read_csv, read_lines
+from ctsd.commands.threat_files import Numbered, format_of, read_csv, read_lines
+from ctsd.commands.world import World
 from ctsd.errors import CTSDError
 from ctsd.interfaces.store import IThreatStore
 from ctsd.model import Threat

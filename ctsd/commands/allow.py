@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from attrs import evolve
 
-from ctsd._cli import Commands, World, become_owner, table
-from ctsd.cli_threat_files import expiry
+from ctsd.commands.threat_files import expiry
+from ctsd.commands.world import Commands, World, become_owner, table
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.allowed import Allowed, AllowList, current, of_value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ctsd._cli import Commands, World, become_owner, shown, table
-from ctsd._store_places import Progress, locked, place_at
+from ctsd.commands.store_places import Progress, locked, place_at
+from ctsd.commands.world import Commands, World, become_owner, shown, table
 from ctsd.config.settings import Settings
 from ctsd.store.moving import move
 

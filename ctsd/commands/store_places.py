@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ctsd._cli import World
+from ctsd.commands.world import World
 from ctsd.config.checks import Surroundings, Wrong
 from ctsd.config.settings import Settings
 from ctsd.config.store_url import secret, store_url

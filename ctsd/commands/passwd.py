@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ctsd._cli import Commands, World
+from ctsd.commands.world import Commands, World
 from ctsd.passwords import HASHER, MAX_LINES_PER_USER, BadPasswords, entries, parse
 
 _MAX_CHARS = 256

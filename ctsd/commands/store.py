@@ -7,10 +7,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctsd._cli import Commands, World, become_owner, shown
-from ctsd._store_places import Progress, add_place, locked, place_for
-from ctsd.cli_store_check import add_check
-from ctsd.cli_store_copy import add_copy
+from ctsd.commands.store_check import add_check
+from ctsd.commands.store_copy import add_copy
+from ctsd.commands.store_places import Progress, add_place, locked, place_for
+from ctsd.commands.world import Commands, World, become_owner, shown
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.store.backup import restore

@@ -11,9 +11,9 @@ from typing import Any
 
 from attrs import asdict
 
-from ctsd._cli import Commands, World, become_owner, shown
 from ctsd.artifacts import SHAPES, is_empty, shaped
-from ctsd.cli_threat_files import value_of
+from ctsd.commands.threat_files import value_of
+from ctsd.commands.world import Commands, World, become_owner, shown
 from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError, UnknownArtifact
 from ctsd.model import FILE, Artifact, Ended, File, Outcome
