@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from ctsd.feeds.examinations import Examinations
 from ctsd.feeds.feed_state import FeedState
 from tests.certificates import make_pair
 from tests.live import provider
-from tests.live.daemon import PATIENCE_SECS, ROOT, wait_until
+from tests.live.daemon import PATIENCE_SECS, ROOT, children, wait_until
 from tests.live.provider import Connection, Provider, redirects, says, serves
 
 CONFIG = """
@@ -199,8 +200,12 @@ class VicesTests(FeedCase):
 class KillTests(FeedCase):
     """kill -9."""
 
-    def kill_at(self, moment: Callable[[], Any]) -> None:
-        """Have a process update the feed, and kill it at some moment."""
+    def kill_at(self, moment: Callable[[int], Any]) -> None:
+        """
+        Have a process update the feed, and kill it at some moment.
+
+        :param moment: is given the process, and waits.
+        """
         with subprocess.Popen(
             [sys.executable, "-m", "tests.live.feed_updater", str(self.file)],
             cwd=ROOT,
@@ -211,14 +216,14 @@ class KillTests(FeedCase):
             try:
                 assert process.stdout is not None
                 self.assertEqual(process.stdout.readline(), b"started\n")
-                moment()
+                moment(process.pid)
             finally:
                 process.kill()
 
     def test_in_a_download(self) -> None:
         """In the middle of the body; the next process takes the whole file, and tidies up."""
         self.vice = serves(GOOD)
-        self.kill_at(lambda: wait_until(self._copy, "a first copy"))
+        self.kill_at(lambda _: wait_until(self._copy, "a first copy"))
         half: list[bool] = []
 
         def stops_half_way(connection: Connection) -> None:
@@ -230,10 +235,10 @@ class KillTests(FeedCase):
 
         self.vice = stops_half_way
         part = self.directory / "var" / "feeds" / "mine" / "new.part"
-        self.kill_at(lambda: wait_until(lambda: half and part.exists(), "half of a file"))
+        self.kill_at(lambda _: wait_until(lambda: half and part.exists(), "half of a file"))
         self.assertEqual(self.served(), GOOD)
         self.vice = serves(GOOD * 2)
-        self.kill_at(lambda: wait_until(lambda: self.served() == GOOD * 2, "a second copy"))
+        self.kill_at(lambda _: wait_until(lambda: self.served() == GOOD * 2, "a second copy"))
 
     def test_at_any_time(self) -> None:
         """Whenever it is, what is there is whole, and was served once."""
@@ -245,13 +250,54 @@ class KillTests(FeedCase):
             connection.answer("200 OK", body=bodies[state["at"] % 3])
 
         self.vice = changes
-        self.kill_at(lambda: wait_until(self._copy, "a first copy"))
+        self.kill_at(lambda _: wait_until(self._copy, "a first copy"))
         chance = random.Random(5)
         for _ in range(8):
-            self.kill_at(lambda: time.sleep(chance.uniform(0.0, 1.0)))
+            self.kill_at(lambda _: time.sleep(chance.uniform(0.0, 1.0)))
             self.assertIn(self.served(), bodies)
         self.vice = serves(GOOD * 4)
-        self.kill_at(lambda: wait_until(lambda: self.served() == GOOD * 4, "a last copy"))
+        self.kill_at(lambda _: wait_until(lambda: self.served() == GOOD * 4, "a last copy"))
+
+    async def test_in_an_examination(self) -> None:
+        """
+        While a child parses the file and indexes it on the way, and when it is done and nobody was
+        told: the copy of before serves, with its index, and the next process tidies up.
+        """
+        self.vice = serves(GOOD)
+        await self.update()
+        feed = self.directory / "var" / "feeds" / "mine"
+        first = self._names()
+        self.assertEqual(len(first), 4)
+        self.vice = serves(addresses(60_000))
+
+        def is_parsed(process: int) -> list[int]:
+            # By its name: what a killed one has left lies there until the next one begins.
+            return [
+                child
+                for child in children(process)
+                if (feed / f".new.index.part.{child}.building").exists()
+            ]
+
+        def with_its_child(process: int) -> None:
+            found = wait_until(lambda: is_parsed(process), "it is parsed")
+            for each in (*found, process):
+                os.kill(each, signal.SIGKILL)
+
+        def when_it_is_made(process: int) -> None:
+            wait_until(lambda: is_parsed(process), "it is parsed")
+            os.kill(process, signal.SIGSTOP)
+            wait_until((feed / "new.index.part").exists, "its index is made")
+
+        for moment in (with_its_child, when_it_is_made):
+            self.kill_at(moment)
+            self.assertEqual(self.served(), GOOD)
+            self.assertLess(first, self._names())
+        self.vice = says("304 Not Modified")
+        await self.update()
+        self.assertEqual(self._names(), first)
+
+    def _names(self) -> set[str]:
+        return {path.name for path in (self.directory / "var" / "feeds" / "mine").iterdir()}
 
     def _copy(self) -> object:
         return Copies(self.directory / "var" / "feeds" / "mine").state().copy

@@ -357,26 +357,6 @@ properties = { why = "why" }
         file.write_text("value,why\n203.0.113.9,ours\nbad.example,ours too\n")
         wait_until(lambda: self.hits("net.name", "bad.example"), "the change is seen")
 
-    def test_killed(self) -> None:
-        """Killed while a big feed is being indexed, it is served after a restart all the same."""
-        rows = 150_000
-        urls = [f"http://203.0.113.5/{number}" for number in range(rows)]
-        self.provider.vices["/recent.csv"] = serves(urlhaus(*urls))
-        self.daemon = self.made(self.config.replace("every_secs = 1", "every_secs = 600"))
-        self.daemon.start()
-        wait_until(
-            lambda: f"{rows} records from" in self.daemon.log.read_text(), "it is there", secs=90
-        )
-        self.daemon.kill()
-        self.provider.end()
-        index = self.daemon.state_dir / "index" / "feeds"
-        self.daemon.start()
-        self.assertEqual(len(self.hits("net.uri", urls[-1])), 1)
-        self.daemon.kill()
-        self.daemon.start()
-        self.assertEqual(len(self.hits("net.uri", urls[0])), 1)
-        self.assertEqual(list(index.glob(".*")), [])
-
     def test_workers(self) -> None:
         """Of several processes one brings a feed, one builds its index, and all serve it."""
         config = "workers = 2\n" + self.config.replace("every_secs = 1", "every_secs = 600")

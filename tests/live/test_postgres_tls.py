@@ -11,7 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates import Pair, make_pair
-from tests.live.daemon import BIN, PATIENCE_SECS, Daemon, wait_until
+from tests.live.daemon import BIN, PATIENCE_SECS, Daemon, children, wait_until
 from tests.live.test_daemon import OWN, WAITING
 from tests.postgres import MISSING, Server
 
@@ -24,19 +24,6 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> Path:
     path.write_bytes(content)
     path.chmod(mode)
     return path
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(stat.parent.name))
-    return found
 
 
 class SpyOnChildren:
