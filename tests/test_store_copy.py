@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.config.loading import load
 from ctsd.errors import StoreError
 from ctsd.opening import open_store
-from ctsd.store import copy_postgres, copy_sqlite, copying, moving
+from ctsd.store import copy_postgres, copy_sqlite, copying, moving, sqlite_files
 from ctsd.store.copy_sqlite import SQLitePlace
 from ctsd.store.copying import Copied, Place, Row, Table, copy_all, layout, slices
 from ctsd.store.moving import move, place_of, save, upgrade
@@ -254,7 +254,7 @@ class FileTests(_Places, SynchronousTestCase):
         """While another process writes, nothing is copied; nobody can write meanwhile."""
         with contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with patch.object(copy_sqlite, "_BUSY_SECS", 0.05):
+            with patch.object(sqlite_files, "BUSY_SECS", 0.05):
                 self.assertIn("locked", self.refused(self.file, self.new_file()))
             other.execute("ROLLBACK")
 

@@ -18,14 +18,12 @@ from attrs import frozen
 
 from ctsd.errors import StoreError
 from ctsd.store.places import refuse_network
+from ctsd.store.sqlite_files import reading, writing
 from ctsd.store.sqlite_runner import as_store_error, is_full
 from ctsd.store.sqlite_schema import needed_version, schema_version, scripts
 from ctsd.store.threat_steps import VISIBLE
 from ctsd.store.whole_files import BESIDE, new_file, new_part, refuse_existing, remove
 from ctsd.syncing import sync
-
-#: How long to wait for another process that recovers or removes the log.
-_BUSY_SECS = 5.0
 
 #: A backup copies so many pages between two looks at whether it is to be interrupted.
 _PAGES = 2048
@@ -159,38 +157,21 @@ def errors_of(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error.reason}") from error
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that can't write, beside others that do."""
-    with contextlib.closing(
-        sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
-            uri=True,
-            timeout=_BUSY_SECS,
-            isolation_level=None,
-        )
-    ) as connection:
-        yield connection
-
-
 def _copy_database(source: Path, part: Path) -> None:
     source.open("rb").close()
-    with (
-        reading(source) as database,
-        contextlib.closing(sqlite3.connect(part, isolation_level=None)) as writing,
-    ):
+    with reading(source) as database, writing(part) as copy:
         # A transaction that is open keeps the state of this moment, so that a daemon that goes on
         # writing does not make the copy begin again.
         database.execute("BEGIN")
         if not schema_version(database):
             raise StoreError("there is no database of ctsd's yet")
         # Nobody knows of the new file before it is whole.
-        writing.execute("PRAGMA journal_mode = OFF")
-        writing.execute("PRAGMA synchronous = OFF")
-        database.backup(writing, pages=_PAGES, progress=lambda status, left, total: None)
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.execute("PRAGMA synchronous = OFF")
+        database.backup(copy, pages=_PAGES, progress=lambda status, left, total: None)
     # The copy says of itself that it has a write-ahead log. As a file that is moved about it is
     # better without one.
-    with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as alone:
+    with writing(part) as alone:
         alone.execute("PRAGMA journal_mode = DELETE").fetchone()
 
 
@@ -227,9 +208,7 @@ def _step_aside(database: Path, added: str) -> Path | None:
         with reading(database) as connection:
             # What can't be read this way is better not opened to be written.
             schema_version(connection)
-        with contextlib.closing(
-            sqlite3.connect(database, timeout=_BUSY_SECS, isolation_level=None)
-        ) as connection:
+        with writing(database) as connection:
             # Brings the log home and removes it, unless another process has the file open.
             connection.execute("PRAGMA journal_mode = DELETE").fetchone()
     except (sqlite3.Error, StoreError) as error:

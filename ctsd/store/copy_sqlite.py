@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ctsd.errors import StoreError
-from ctsd.store.backup import errors_of, reading
+from ctsd.store.backup import errors_of
 from ctsd.store.copying import Readable, Row, Table
 from ctsd.store.places import make_place
+from ctsd.store.sqlite_files import reading, writing
 from ctsd.store.sqlite_schema import (
     bring_up,
     check_sqlite,
@@ -23,9 +24,6 @@ from ctsd.store.sqlite_schema import (
 )
 from ctsd.store.steps import Query
 from ctsd.store.whole_files import new_file
-
-#: How long to wait for another process that writes.
-_BUSY_SECS = 5.0
 
 
 class SQLiteTables:
@@ -103,12 +101,12 @@ class SQLitePlace:
         """See L{ctsd.store.copying.Place.make}."""
         check_sqlite()
         make_place(self.file)
-        with errors_of(self.file), _writing(self.file) as connection:
+        with errors_of(self.file), writing(self.file) as connection:
             return make_schema(connection, scripts())
 
     def bring_up(self, check: Callable[[Readable], None]) -> None:
         """See L{ctsd.store.copying.Place.bring_up}."""
-        with errors_of(self.file), _writing(self.file) as connection:
+        with errors_of(self.file), writing(self.file) as connection:
             check(SQLiteTables(connection, self.file))
             bring_up(connection, scripts())
 
@@ -119,7 +117,7 @@ class SQLitePlace:
         path.open("rb").close()
         # A file that we can't write to is somebody's backup.
         locked = alone and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-        with _writing(path) if locked else reading(path) as connection:
+        with writing(path) if locked else reading(path) as connection:
             with errors_of(path):
                 connection.execute("BEGIN IMMEDIATE" if locked else "BEGIN")
                 tables = SQLiteTables(connection, path)
@@ -129,7 +127,7 @@ class SQLitePlace:
     def copy(self, *, newest: bool) -> Iterator[SQLiteTables]:
         """See L{ctsd.store.copying.Place.copy}: a new file, which has its name when it is whole."""
         path = self.file
-        with new_file(path) as part, _writing(part) as connection:
+        with new_file(path) as part, writing(part) as connection:
             with errors_of(path):
                 # Nobody knows of the file before it is whole, and then it is put on the disk.
                 connection.execute("PRAGMA journal_mode = OFF")
@@ -143,7 +141,3 @@ class SQLitePlace:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if found != "ok":
                     raise StoreError(f"what was written is damaged: {found}")
-
-
-def _writing(path: Path) -> contextlib.closing[sqlite3.Connection]:
-    return contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECS, isolation_level=None))

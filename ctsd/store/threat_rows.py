@@ -13,24 +13,15 @@ from pathlib import Path
 
 from ctsd.model import Threat
 from ctsd.store.rows import THREAT_COLUMNS, threat_of
+from ctsd.store.sqlite_files import reading
 from ctsd.store.sqlite_runner import as_store_error
 from ctsd.store.threat_steps import VISIBLE
 
-#: How long to wait while another process recovers or removes the log.
-_BUSY_SECS = 5.0
-
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _at_one_moment(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        with contextlib.closing(
-            sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro",
-                uri=True,
-                timeout=_BUSY_SECS,
-                isolation_level=None,
-            )
-        ) as connection:
+        with reading(path) as connection:
             connection.execute("BEGIN")
             yield connection
     except sqlite3.Error as error:
@@ -44,7 +35,7 @@ def read_threats(path: Path) -> Iterator[Threat]:
     :param path: the database file.
     :raises StoreError: it can't be read.
     """
-    with _reading(path) as connection:
+    with _at_one_moment(path) as connection:
         rows = connection.execute(
             f"SELECT {THREAT_COLUMNS} FROM threats t WHERE {VISIBLE} ORDER BY t.id"
         )
@@ -61,6 +52,6 @@ def read_version(path: Path) -> int:
     :param path: the database file.
     :raises StoreError: it can't be read.
     """
-    with _reading(path) as connection:
+    with _at_one_moment(path) as connection:
         row = connection.execute("SELECT value FROM numbers WHERE name = 'version'").fetchone()
         return int(row[0])
