@@ -359,6 +359,90 @@ class TaxiiTests(GatheringCase):
         }
         self.assertEqual(self.found(self.taxii()).status, 429)
 
+    def discovered(self) -> None:
+        """An API root with this collection."""
+        there = {"id": "9", "title": "Ours", "can_read": True}
+        self.server.says = {
+            "https://taxii.example/api/": {"title": "T", "versions": []},
+            "https://taxii.example/api/collections/": {"collections": [there]},
+            self.objects: self.page("a"),
+        }
+
+    def in_root(self, collection: str = "", **more: Any) -> Any:
+        """Fetch it by its API root."""
+        return self.gathering.taxii(
+            Remote(url="https://taxii.example/api"),
+            self.into,
+            max_bytes=1 << 20,
+            now=NOW,
+            collection=collection,
+            **more,
+        )
+
+    def test_by_its_name(self) -> None:
+        """A collection is found by an API root, each time."""
+        self.discovered()
+        self.found(self.in_root("ours"))
+        self.assertEqual(self.ids(), ["a"])
+        self.assertEqual(
+            [one["Accept"] for one in self.server.conditions],
+            ["application/taxii+json;version=2.1"] * 3,
+        )
+
+    def test_not_found(self) -> None:
+        """The answer of a server that does not say where a collection is; what it means."""
+        self.discovered()
+        for status in (401, 429, 503):
+            self.server.says["https://taxii.example/api/"] = (status, b"", {"retry-after": "9"})
+            answer = self.found(self.in_root("ours"))
+            self.assertEqual((answer.status, answer.headers["retry-after"]), (status, "9"))
+        self.server.says["https://taxii.example/api/"] = (406, b"")
+        self.assertEqual(self.refused(self.in_root("ours")), "it does not speak TAXII 2.1 (406)")
+        self.discovered()
+        self.server.says[self.objects] = Unreached("its name has no address")
+        error = self.failureResultOf(Deferred.fromCoroutine(self.in_root("ours")), OutboundError)
+        self.assertNotIsInstance(error.value, Unreached)
+
+    def test_no_name(self) -> None:
+        """Where C{url} is not a collection's, it is told which there are."""
+        self.discovered()
+        # OpenTAXII 0.9.3 answers 500.
+        for status in (404, 500):
+            self.server.says["https://taxii.example/api/objects/"] = (status, b"")
+            self.assertEqual(
+                self.refused(self.in_root()),
+                "url is not a collection's, say which by collection: there are: Ours (9)",
+            )
+
+    def test_meant(self) -> None:
+        """Statuses that say what is wrong."""
+        for status, told in (
+            (400, "it may want another page_objects"),
+            (403, "this user may not read the collection"),
+            (404, "there is no such collection, or this user may not read it"),
+            (406, "it does not speak TAXII 2.1"),
+        ):
+            self.server.says = {self.objects: (status, b"")}
+            self.assertIn(told, self.refused(self.taxii()))
+
+    def test_another_collection(self) -> None:
+        """What is there of one collection is not taken for a part of another."""
+        self.discovered()
+        self.server.headers = {"x-taxii-date-added-last": ADDED}
+        tag = self.found(self.in_root("ours")).headers["etag"]
+        before = self.into.rename(self.directory / "before")
+        given = {"before": before, "tag": tag, "whole_every_secs": 86400.0}
+        self.server.says[self.objects + SINCE] = self.page("b")
+        self.found(self.in_root("ours", **given))
+        self.assertEqual(self.ids(), ["a", "b"])
+        self.into.unlink()
+        other = self.url.replace("/9/", "/8/")
+        self.server.says[other + "objects/"] = self.page("c")
+        self.found(
+            self.gathering.taxii(Remote(url=other), self.into, max_bytes=1 << 20, now=NOW, **given)
+        )
+        self.assertEqual(self.ids(), ["c"])
+
     def fetch(self, since: str, answer: Any, secs: float = 0.0, **headers: str) -> list[Any]:
         """
         Fetch it a first time, and once more after so many seconds; the objects that there are then.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import signal
@@ -13,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.certificates import make_pair
 from tests.live.daemon import Answer, Daemon, wait_until
-from tests.live.provider import Provider, says, serves
+from tests.live.provider import Connection, Provider, says, serves
 from tests.web_fixtures import MULTIPART, multipart, part
 
 #: URLhaus' sample, longer.
@@ -356,6 +357,82 @@ properties = { why = "why" }
         self.assertEqual(hit, {"feed": "Our own list", "verdict": "malicious", "why": "ours"})
         file.write_text("value,why\n203.0.113.9,ours\nbad.example,ours too\n")
         wait_until(lambda: self.hits("net.name", "bad.example"), "the change is seen")
+
+    def test_taxii(self) -> None:
+        """
+        A collection, given the discovery, a user and a password: page by page, with these to each
+        of its addresses. It is as medallion 3.0.0 has it, and OpenTAXII 0.9.3 its addresses.
+        """
+        wanted = "Basic " + base64.b64encode(b"soc:open sesame").decode()
+        collection = "/taxii2/r1/collections/91a7b528-80eb-42ed-a74d-c6fbd5a26116/"
+        there = {
+            "/taxii2/": {"title": "T", "default": "/taxii2/r1/", "api_roots": ["/taxii2/r1/"]},
+            "/taxii2/r1/collections/": {
+                "collections": [
+                    {"id": collection.split("/")[-2], "title": "Shared", "can_read": True}
+                ]
+            },
+        }
+        patterns = [
+            "[domain-name:value = 'one.example'] OR [ipv4-addr:value = '203.0.113.9']",
+            "[url:value = 'http://two.example/x']",
+            "[domain-name:value = 'three.example']",
+        ]
+        objects = [
+            {
+                "type": "indicator",
+                "id": f"indicator--00000000-0000-4000-8000-{number:012}",
+                "pattern": pattern,
+                "pattern_type": "stix",
+                "valid_from": "2026-01-01T00:00:00Z",
+                "revoked": number == 2,
+            }
+            for number, pattern in enumerate(patterns)
+        ]
+        asked: list[str] = []
+
+        def server(connection: Connection) -> None:
+            path, _, query = connection.asked.path.partition("?")
+            if connection.asked.headers.get("authorization") != wanted:
+                connection.answer("401 Unauthorized")
+                return
+            asked.append(query)
+            at = len(asked) - 3
+            page = {"objects": objects[at : at + 1], "more": at < 2, "next": "a0c5"}
+            body = json.dumps(there.get(path, page)).encode()
+            added = f"X-TAXII-Date-Added-Last: 2026-01-01T00:00:0{at % 10}.000001Z"
+            connection.answer("200 OK", added, body=body)
+
+        for path in (*there, collection + "objects/"):
+            self.provider.vices[path] = server
+        config = f"""
+[searchers]
+async = []
+
+[feeds.taxii]
+enabled = true
+url = "{self.provider.url("/taxii2/")}"
+collection = "%s"
+page_objects = 1
+user = "soc"
+password = {{ env = "TAXII_PASSWORD" }}
+insecure_http = true
+internal = true
+min_interval_secs = 0
+"""
+        environ = {"TAXII_PASSWORD": "open sesame"}
+        mistaken = Daemon(Path(self.mktemp()), config % "nope", environ=environ)
+        done = mistaken.ctsd("feeds", "update", "taxii", check=False)
+        self.assertIn(f"there are: Shared ({collection.split('/')[-2]})", done.stderr)
+        asked.clear()
+        self.daemon = Daemon(Path(self.mktemp()), config % "shared", environ=environ)
+        self.addCleanup(self.daemon.stop)
+        self.daemon.start()
+        self.assertEqual(len(self.hits("net.name", "one.example")), 1)
+        self.assertEqual(len(self.hits("net.uri", "http://two.example/x")), 1)
+        self.assertEqual(self.hits("net.name", "three.example"), [], "it is revoked")
+        self.assertEqual(asked, ["", "", "limit=1", *["limit=1&next=a0c5"] * 2])
+        self.assertNotIn("open sesame", self.daemon.log.read_text())
 
     def test_workers(self) -> None:
         """Of several processes one brings a feed, one builds its index, and all serve it."""
