@@ -207,6 +207,11 @@ class WrongTests(DescriptionCase):
             "[feeds.urlhouse]\nenabled = true\n", "feeds.urlhouse", "did you mean urlhaus"
         )
 
+    def test_collection(self) -> None:
+        """Addresses are made of a collection's."""
+        text = '[feeds.taxii]\nurl = "https://taxii.example/taxii2/?x=1"\n'
+        self.assertWrong(text, "feeds.taxii.url", "no query")
+
     def test_keys(self) -> None:
         """Values that can't be."""
         for line, *told in (

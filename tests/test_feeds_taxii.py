@@ -158,7 +158,7 @@ class FindTests(TaxiiCase):
 
     def test_some_roots(self) -> None:
         """API roots of others are passed over, and named when nothing else is found."""
-        for status in (401, 403, 404, 406):
+        for status in (401, 403, 404, 406, 500):
             self.says["/root1/collections/"] = (status, {})
             self.says["/root2/collections/"] = {"collections": [listed("2", "Two")]}
             self.assertEqual(self.found("Two"), "/root2/collections/2/")
@@ -170,15 +170,16 @@ class FindTests(TaxiiCase):
 
     def test_not_now(self) -> None:
         """Other answers are handed on: they may say when to ask again."""
-        for at in ("/taxii2/", "/root2/collections/"):
+        for at, statuses in (
+            ("/taxii2/", (401, 403, 429, 500, 503)),
+            ("/root2/collections/", (429, 503)),
+        ):
             before = self.says[at]
-            for status in (429, 500, 503):
+            for status in statuses:
                 self.says[at] = (status, b"")
                 reply = self.find("High Value")
                 self.assertEqual((reply.status, reply.headers["retry-after"]), (status, "9"))
             self.says[at] = before
-        self.says["/taxii2/"] = (401, b"")
-        self.assertEqual(self.find("High Value").status, 401)
 
     def test_something_else(self) -> None:
         """What is no resource of TAXII."""
@@ -214,6 +215,7 @@ class FindTests(TaxiiCase):
 
         for at in ("/taxii2/", "/root1/"):
             self.assertIn(f"High Value ({HIGH})", told(at))
+        self.assertEqual(told(f"/root1/collections/{HIGH}/"), "", "it is one's")
         self.says["/taxii2/"] = (500, b"")
         self.assertEqual((told("/elsewhere/"), told("/taxii2/")), ("", ""))
 

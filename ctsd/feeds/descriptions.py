@@ -266,6 +266,8 @@ def _agree(value: object, around: Surroundings) -> None:
         raise Wrong(f"is for feeds with indicators of {named}", "substring")
     if provider.taxii and layout.format != STIX:
         raise Wrong('is for format = "stix" alone', "taxii")
+    if provider.taxii and "?" in provider.url:
+        raise Wrong("expected no query: addresses are made of it", "url")
     if provider.collection and not provider.taxii:
         raise Wrong("is for taxii = true alone", "collection")
     if provider.url.startswith("http:") and not provider.insecure_http:

@@ -153,7 +153,7 @@ class Gathering:
                 raise OutboundError(_MEANT[406])
             return Download(status=found.status, headers=found.headers, url=found.url)
         asked = evolve(found, url=found.url.rstrip("/") + "/objects/")
-        new = Gathered(whole=now, collection=sha256(asked.url.encode()).hexdigest())
+        new = Gathered(whole=now, collection=sha256(asked.url.encode()).hexdigest()[:16])
         known = Gathered.of_tag(tag)
         since = known.since if known.collection == new.collection else ""
         # OASIS' own server, medallion 3, answers 500 to a C{next} without a C{limit}.

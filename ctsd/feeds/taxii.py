@@ -31,8 +31,8 @@ _LINK_CHARS: Final = 300
 
 _SECRET_CHARS: Final = 4
 
-#: Statuses of an API root that concern nobody but itself: section 4.2.
-_NOT_FOR_US: Final = frozenset({401, 403, 404, 406})
+#: Statuses that say nothing but when to ask again.
+_LATER: Final = frozenset({429, 503})
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -77,10 +77,12 @@ class _Listing:
 
     :ivar found: each collection, and its address.
     :ivar left_out: the API roots that could not be looked at, and why.
+    :ivar is_one: whether it is what a collection says of itself.
     """
 
     found: list[tuple[str, _Collection]] = field(factory=list)
     left_out: list[str] = field(factory=list)
+    is_one: bool = False
 
     def told(self, remote: Remote) -> str:
         """All of it, for people: without secrets of ours, whatever a server says."""
@@ -126,13 +128,15 @@ async def find_collection(remote: Remote, name: str, ask: Ask) -> Remote | Reply
 async def told_collections(remote: Remote, ask: Ask) -> str:
     """
     Which collections there are, for people, where an address turned out to be none's; empty when
-    it is no other resource of TAXII either.
+    it is one's, or no resource of TAXII either.
     """
     try:
         listing = await _list(remote, ask)
     except OutboundError:
         return ""
-    return "" if isinstance(listing, Reply) else listing.told(remote)
+    if isinstance(listing, Reply) or listing.is_one:
+        return ""
+    return listing.told(remote)
 
 
 async def _list(remote: Remote, ask: Ask) -> _Listing | Reply:
@@ -144,7 +148,8 @@ async def _list(remote: Remote, ask: Ask) -> _Listing | Reply:
         return reply
     resource = _resource(reply)
     if resource.id is not None and resource.can_read is not None:
-        return _Listing(found=[(start, msgspec.json.decode(reply.body, type=_Collection))])
+        one = msgspec.json.decode(reply.body, type=_Collection)
+        return _Listing(found=[(start, one)], is_one=True)
     if resource.api_roots is None:
         return await _of_root(start, remote, ask)
     listing = _Listing()
@@ -169,11 +174,12 @@ async def _list(remote: Remote, ask: Ask) -> _Listing | Reply:
 async def _of_root(root: str, remote: Remote, ask: Ask) -> _Listing | Reply:
     asked = evolve(remote, url=root + "collections/")
     reply = await ask(asked)
-    if reply.status in _NOT_FOR_US:
+    if reply.status in _LATER:
+        return reply
+    if reply.status != 200:
+        # Each may have users of its own: section 4.2.
         told = f"the API root {safe_text(root, _LINK_CHARS)} can't be read ({reply.status})"
         return _Listing(left_out=[told])
-    if reply.status != 200:
-        return reply
     return _Listing(
         found=[
             (f"{asked.url}{quote(each.id, safe='')}/", each)
