@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -527,6 +528,24 @@ class FailureTests(FeedsCase):
         self.assertNotIn(b'"Ours"', mine.matched[0].record.hit)
         self.assertIn(b'"Others"', other.matched[0].record.hit)
         self.assertIn("mine: its copy could not be indexed: No such file", feeds.trouble())
+
+    def test_index_is_gone(self) -> None:
+        """An index that somebody removed while it was served is made anew from what is there."""
+        self.answers(b"203.0.113.1\n", b"203.0.113.1\n", b"203.0.113.2\n")
+        feeds = self.start(feed(), feed("other"))
+        self.look()
+        shutil.rmtree(self.dir / "index")
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine", "other")
+        (self.dir / "index").write_text("in the way")
+        self.look(1.5 * 3600)
+        self.assertFinds(feeds, "203.0.113.1", "mine", "other")
+        self.assertRegex(feeds.trouble(), "^mine: its copy could not be indexed: .*: File exists$")
+        (self.dir / "index").unlink()
+        self.look(2 * RETRY_SECS)
+        self.assertFinds(feeds, "203.0.113.2", "mine")
+        self.assertFinds(feeds, "203.0.113.1", "other")
+        self.assertEqual(feeds.trouble(), "")
 
     def test_another_version(self) -> None:
         """While another version is installed than the one that runs, its last index serves."""

@@ -73,7 +73,12 @@ class Indexing:
         """
         if not self._behind(feeds, loaded()):
             return
-        turn = await self._in_thread(lock_builds, self._directory)
+        try:
+            turn = await self._in_thread(_turn, self._directory)
+        except OSError as error:
+            for feed in self._behind(feeds, loaded()):
+                self._failed(feed, f"{self._directory}: {error.strerror}")
+            return
         if turn is None:
             return
         try:
@@ -120,12 +125,9 @@ class Indexing:
         for feed in behind:
             said = built.get(feed.description.name, {"failed": "it was left out"})
             if "records" not in said:
-                feed.not_before = self._clock.seconds() + RETRY_SECS
                 if "refused" in said:
                     feed.unfit = works[feed.description.name]["source"]
-                why = said.get("refused") or said["failed"]
-                trouble = f"its copy could not be indexed: {why}"
-                self._troubled(feed, trouble)
+                trouble = self._failed(feed, said.get("refused") or said["failed"])
                 await self._tell(feed, Told(trouble, works[feed.description.name]["source"]))
                 continue
             self._troubled(feed, "")
@@ -136,6 +138,17 @@ class Indexing:
                 records=said["records"],
                 secs=self._clock.seconds() - started,
             )
+
+    def _failed(self, feed: KeptFeed, why: str) -> str:
+        """
+        Note that a feed could not be indexed, and leave it alone for a while.
+
+        :return: what is told of it.
+        """
+        feed.not_before = self._clock.seconds() + RETRY_SECS
+        trouble = f"its copy could not be indexed: {why}"
+        self._troubled(feed, trouble)
+        return trouble
 
     async def _check_code(self) -> None:
         """
@@ -157,6 +170,12 @@ class Indexing:
             await self._in_thread(write_told, self._directory / feed.description.name, told)
         except OSError as error:
             self._log.warn("What is told of feeds can't be kept: {why}", why=error.strerror)
+
+
+def _turn(directory: Path) -> int | None:
+    """Be the only one who builds; see L{lock_builds}. The directory may be gone."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return lock_builds(directory)
 
 
 def trouble_of(directory: Path, description: Description, copy: Copy | None) -> str:
