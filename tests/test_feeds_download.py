@@ -717,6 +717,18 @@ class GuardsTests(DownloadsCase):
         self.assertEqual((state.copy.rows, state.copy.records), (101, 101))
         self.assertEqual(self.served(), page)
 
+    def test_accept_an_empty_list(self) -> None:
+        """A list may be empty; what only has rows in it that can't be read is no list."""
+        self.refused(b"?html?\n")
+        accepting = self.downloads.accept(self.description)
+        why = str(self.failureResultOf(accepting, Refused).value)
+        self.assertEqual(why, "not one of its 1 rows can be read")
+        self.assertEqual(self.served(), GOOD)
+        self.refused(b"")
+        state = self.successResultOf(self.downloads.accept(self.description))
+        assert state.copy is not None
+        self.assertEqual((state.copy.records, self.served()), (0, b""))
+
     def test_accept_what_nobody_can_read(self) -> None:
         """One that can't be searched does not take the good one's place."""
         self.refused(GOOD[:50])

@@ -218,7 +218,7 @@ class Visit:
         better.
 
         :raises LookupError: there is none.
-        :raises Refused: it can't be unpacked or parsed at all.
+        :raises Refused: it can't be unpacked or parsed at all, or nothing in it can be read.
         :raises BuildFailed: nobody could look at it.
         """
         copies, steps = self._copies, self._steps
@@ -231,6 +231,9 @@ class Visit:
             sha256=copy.sha256,
             index=copies.fresh_index(),
         )
+        if counts.refused and not counts.records:
+            # An empty list may be right; this is none, such as a page that says sorry.
+            raise Refused(f"not one of its {counts.rows} rows can be read")
         state: FeedState = await steps(copies.accept, _counted(copy, counts))
         return state
 
