@@ -57,6 +57,9 @@ class AllowTests(CommandCase):
             (["remove", "net.name=ours.example"], "that is not allowed"),
         ):
             self.assertFails("allow", *given, told=told)
+        for option in ("--why", "--by"):
+            given = ("add", "net.name=a.example", option, "x" * 1001)
+            self.assertFails("allow", *given, told=f"{option}: expected at most 1,000 characters")
 
     def test_remove_what_can_not_be_added(self) -> None:
         """What an older version took can be removed, although it is refused now."""

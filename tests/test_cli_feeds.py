@@ -204,6 +204,15 @@ class TryTests(FeedsCase):
         self.assertFails(
             "feeds", "try", "mine", "--file", str(self.dir / "no"), told="No such file"
         )
+        self.assertFails(
+            "feeds",
+            "try",
+            "mine",
+            "x",
+            "--type",
+            "net.nome",
+            told="net.nome: no such artifact type",
+        )
         self.assertEqual(self.run_command("feeds", "try"), 2)
         empty = self.sample("a,b\n")
         self.assertEqual(self.run_command("feeds", "try", "mine", "--file", empty), 1)

@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from attrs import evolve
 
@@ -16,6 +16,9 @@ from ctsd.config.settings import Settings
 from ctsd.errors import CTSDError
 from ctsd.feeds.allowed import Allowed, AllowList, current, of_value
 from ctsd.interfaces.store import IShared
+
+#: The longest reason, and name. All of the list is read whenever it has changed.
+MAX_WORDS_CHARS: Final = 1000
 
 
 def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -87,6 +90,9 @@ def _add(arguments: argparse.Namespace, settings: Settings, world: World) -> int
     except ValueError as error:
         raise CTSDError(str(error)) from None
     by = arguments.by or world.environ.get("SUDO_USER") or world.environ.get("USER", "")
+    for option, text in (("--why", arguments.why), ("--by", by)):
+        if len(text) > MAX_WORDS_CHARS:
+            raise CTSDError(f"{option}: expected at most {MAX_WORDS_CHARS:,} characters")
     entry = evolve(value, until=until, why=arguments.why, by=by)
 
     async def add(allow_list: AllowList, shared: IShared) -> int:

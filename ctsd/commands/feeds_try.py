@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, execute
 
+from ctsd.artifacts import SHAPES
 from ctsd.commands.world import Commands, World, shown
 from ctsd.config.checks import unknown
 from ctsd.config.settings import Settings
@@ -125,6 +126,8 @@ def broken_own_lists(settings: Settings, description: Description) -> list[str]:
 
 
 def _try(arguments: argparse.Namespace, settings: Settings, world: World) -> int:
+    if arguments.type is not None and arguments.type not in SHAPES:
+        raise CTSDError(f"{arguments.type}: no such artifact type")
     description = described(settings, arguments.name)
     file, what = _file_of(arguments.file, description, settings)
     reading = Reading.of(description, file)
