@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from attrs import asdict
+from attrs import asdict, evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,7 +22,7 @@ from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.feed_work import work
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.job import BuildFailed, Refused
-from ctsd.feeds.key_store import key_label, take_feed
+from ctsd.feeds.key_store import COMBINED, key_label, take_feed
 from ctsd.feeds.reading import Reading, made_of
 from tests.test_feeds_download import GOOD, DownloadsCase, count_lines
 
@@ -55,11 +56,12 @@ class MadeCase(SynchronousTestCase):
         self.made = self.home / "made"
         self.description = describe()
         self.label = key_label()
+        self.sha256 = SHA256
         self.about = FeedAbout(name="mine", label=self.label, source=self.source())
 
-    def source(self, sha256: str = SHA256) -> str:
+    def source(self, sha256: str = "") -> str:
         """What an index of the file calls its source."""
-        return made_of(self.description, sha256=sha256, label=self.label)
+        return made_of(self.description, sha256=sha256 or self.sha256, label=self.label)
 
     def examine(self, index: Path | None, **about: str) -> dict[str, int]:
         """Have the file looked at."""
@@ -193,14 +195,42 @@ class TakeTests(MadeCase):
         self.made.write_bytes(whole[:-1])
         self.assertEqual(self.work(), {"mine": {"records": 2}})
 
+    def test_no_merge(self) -> None:
+        """When all can't be merged, for the disk is full say, no try takes more of it."""
+        full = patch("ctsd.feeds.key_store.merge", side_effect=OSError(errno.ENOSPC, "full"))
+        self.work()
+        with full:
+            for text in (LINES, LINES, LINES * 2, LINES * 2, LINES * 3):
+                self.file.write_text(text)
+                self.sha256 = hashlib.sha256(text.encode()).hexdigest()
+                self.assertRaises(OSError, self.work)
+                self.assertLessEqual(len(list(self.directory.glob("mine.*.feed"))), 3)
+                self.assertEqual(self.left(), [])
+        self.file.unlink()
+        self.assertEqual(self.work(), {"mine": {"records": 6}})
+        self.assertEqual(len(list(self.directory.glob("mine.*.feed"))), 1)
+
+    def test_nothing_new(self) -> None:
+        """Nothing is merged when nothing is new; but when the index is gone."""
+        self.work()
+        self.file.unlink()
+        self.sha256 = "00" * 32
+        with patch("ctsd.feeds.feed_work.merge_feeds") as merging:
+            self.assertIn("No such file", self.work()["mine"]["failed"])
+            self.assertEqual(merging.call_count, 0)
+            (self.directory / COMBINED).unlink()
+            self.work()
+            self.assertEqual(merging.call_count, 1)
+
     def test_newest(self) -> None:
         """What is taken is newer than what is there, also when the clock has gone back."""
         self.work()
         (old,) = self.directory.glob("mine.*.feed")
         later = old.with_name(f"mine.{10**19:020d}.feed")
         os.rename(old, later)
-        self.examine(self.made)
-        take_feed(self.directory, self.about, self.made)
+        about = evolve(self.about, source=self.source("00" * 32))
+        self.examine(self.made, source=about.source)
+        take_feed(self.directory, about, self.made)
         newest = max(path.name for path in self.directory.glob("mine.*.feed"))
         self.assertTrue((self.directory / newest).samefile(self.made))
 

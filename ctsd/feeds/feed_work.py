@@ -14,7 +14,7 @@ from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.guards import Counts, check_again
 from ctsd.feeds.inside import answer, told
 from ctsd.feeds.job import Refused
-from ctsd.feeds.key_store import key_label, merge_feeds, take_feed, write_feed
+from ctsd.feeds.key_store import COMBINED, key_label, merge_feeds, take_feed, write_feed
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import RARELY, Reading
 
@@ -46,7 +46,8 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
         except OSError as error:
             # Its copy may be gone: no reason to leave out the other feeds.
             done[name] = {"failed": told(error)}
-    merge_feeds(directory, given["names"])
+    if any("records" in said for said in done.values()) or not (directory / COMBINED).exists():
+        merge_feeds(directory, given["names"])
     return done
 
 

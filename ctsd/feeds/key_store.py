@@ -100,12 +100,20 @@ def take_feed(directory: Path, about: FeedAbout, made: Path) -> FeedAbout | None
     """
     Take a feed's file that was written elsewhere, when it is what L{write_feed} would write now.
     One that is not is removed; one that is stays where it is, too: it is the same file, unless it
-    lies on another disk.
+    lies on another disk. What was put in before, and not merged since, is taken, too.
 
     :param about: its C{name}, C{label} and C{source} are those that it has to have.
     :return: what the file says of itself; None when there is none to take.
     :raises OSError: it can't be read or written.
     """
+    waiting = _unmerged(directory, about.name)
+    if waiting:
+        said = _about(waiting[-1])
+        if said is not None and _what(said) == _what(about):
+            return said
+        # A disk that is too full to merge is not filled further, try by try.
+        for older in waiting[:-1]:
+            older.unlink(missing_ok=True)
     path = _fresh(directory, about.name)
     ours = scratch(path, os.getpid())
     try:
@@ -203,6 +211,14 @@ def _what(about: FeedAbout) -> tuple[str, str, str]:
 
 def _files_of(directory: Path, name: str) -> list[Path]:
     return [path for path in directory.glob("*.feed") if path.name.split(".")[0] == name]
+
+
+def _unmerged(directory: Path, name: str) -> list[Path]:
+    """A feed's files that the index does not have, the oldest first."""
+    known = _named(directory / COMBINED)
+    return sorted(
+        (path for path in _files_of(directory, name) if path.name not in known), key=_number
+    )
 
 
 def _number(path: Path) -> int:
