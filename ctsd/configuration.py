@@ -9,11 +9,12 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
+from ctsd.catalogue import Catalogue
 from ctsd.config.document import Document
 from ctsd.config.environment import child_environment
 from ctsd.config.loading import load, settings_of
 from ctsd.config.settings import Settings
-from ctsd.discovery import Catalogue, discover
+from ctsd.discovery import discover
 from ctsd.errors import ConfigError
 from ctsd.sources import child_variables, feeds_on
 

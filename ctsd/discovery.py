@@ -13,39 +13,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 from twisted.logger import Logger
 
 import searchers
-from ctsd._importing import (
-    flaw_in,
-    load_file,
-    message_of,
-    module_name,
-    modules,
-    named,
-    searchers_in,
-)
+from ctsd.catalogue import Catalogue, Found, Started
 from ctsd.config.checks import NAME, kind, unknown
 from ctsd.config.document import KeyPath
 from ctsd.config.searchers import SearcherSettings
 from ctsd.config.settings import Settings
 from ctsd.errors import ConfigError, NotConfigured
 from ctsd.feed_searchers import FeedsArtifactSearch, FeedsTextArtifactSearch
+from ctsd.importing import flaw_in, message_of, modules, named, searchers_in
 from ctsd.internal import InternalArtifactSearch, InternalTextArtifactSearch
 from ctsd.model import ROOT_SERVICE
 from ctsd.searcher import BaseArtifactSearch, name_of
 from ctsd.searcher_setup import SearcherSetup
-
-__all__ = [
-    "Catalogue",
-    "Found",
-    "Started",
-    "discover",
-    "load_file",
-    "module_name",
-    "start_all",
-]
 
 _NOT_LISTED = "not listed under searchers.sync or .async"
 
@@ -69,79 +52,6 @@ _TEXTS = {"internal": "internal_text", "feeds": "feeds_text"}
 
 # Keys of [searchers] that are no searcher's name.
 _RESERVED = frozenset({"sync", "async", "path"})
-
-
-@frozen(kw_only=True)
-class Found:
-    """
-    One searcher, on or off.
-
-    :ivar cls: None when its module does not import.
-    :ivar origin: the file that it is in.
-    :ivar mode: C{sync}, C{async}, or None when it is not listed.
-    :ivar why_off: empty when it is on.
-    :ivar broken: it is off because something is wrong with it, not because nobody wants it.
-    :ivar settings: the searcher's own keys, secrets resolved.
-    """
-
-    name: str
-    cls: type[BaseArtifactSearch] | None = None
-    origin: str = ""
-    mode: str | None = None
-    why_off: str = ""
-    broken: bool = False
-    required: bool = True
-    timeout_secs: float = 30.0
-    slots: int = 4
-    settings: dict[str, Any] = field(factory=dict, repr=False)
-
-    @property
-    def on(self) -> bool:
-        """Whether it is asked."""
-        return not self.why_off
-
-    def off(self, why: str, *, broken: bool = False) -> Found:
-        """The same searcher, off."""
-        return evolve(self, why_off=why, broken=broken)
-
-
-@frozen(kw_only=True)
-class Catalogue:
-    """
-    All searchers: those that are on, sync before async, in the order of the configuration; then
-    the others by name.
-
-    :ivar services: the names of each service's searchers that are on, in its own order; the root
-        service has all.
-    """
-
-    found: tuple[Found, ...]
-    services: dict[str, tuple[str, ...]]
-
-    @property
-    def on(self) -> tuple[Found, ...]:
-        """Those that are asked."""
-        return tuple(one for one in self.found if one.on)
-
-    @property
-    def off(self) -> tuple[Found, ...]:
-        """Those that are not."""
-        return tuple(one for one in self.found if not one.on)
-
-
-@frozen(kw_only=True)
-class Started:
-    """
-    What came of starting searchers.
-
-    :ivar running: those that are on and have started, with what they were given.
-    :ivar off: all others.
-    :ivar services: as L{Catalogue.services}, with those alone that have started.
-    """
-
-    running: tuple[tuple[Found, BaseArtifactSearch, SearcherSetup], ...]
-    off: tuple[Found, ...]
-    services: dict[str, tuple[str, ...]]
 
 
 def discover(

@@ -13,9 +13,10 @@ from twisted.internet.task import deferLater
 
 from ctsd.artifacts import digest
 from ctsd.blocking import DaemonThreads
+from ctsd.catalogue import Catalogue
 from ctsd.config.environment import child_environment
 from ctsd.config.settings import Settings
-from ctsd.discovery import Catalogue, discover
+from ctsd.discovery import discover
 from ctsd.errors import CTSDError
 from ctsd.model import ROOT_SERVICE, Artifact, Ended, Outcome
 from ctsd.scanning.asking import ask_local

@@ -11,8 +11,9 @@ from attrs import evolve, frozen
 from twisted.application.service import MultiService
 from twisted.logger import Logger
 
+from ctsd.catalogue import Catalogue, Found
 from ctsd.config.settings import Settings
-from ctsd.discovery import Catalogue, Found, start_all
+from ctsd.discovery import start_all
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.indexes import Indexes, own_dir
 from ctsd.scanning.slots import Slots

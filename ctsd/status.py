@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from ctsd.discovery import Found
+from ctsd.catalogue import Found
 from ctsd.errors import NoSuchScan
 from ctsd.interfaces.scanning import IScanIds, IStatus
 from ctsd.interfaces.store import IScanStore

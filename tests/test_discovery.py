@@ -14,10 +14,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd import discovery
+from ctsd.catalogue import Catalogue, Found
 from ctsd.config.loading import load
 from ctsd.config.settings import Settings
-from ctsd.discovery import Catalogue, Found, discover, start_all
+from ctsd.discovery import discover, start_all
 from ctsd.errors import ConfigError
+from ctsd.importing import load_file, module_name
 from ctsd.interfaces.feeds import IRecords
 from ctsd.searcher import BaseArtifactSearch
 from ctsd.searcher_setup import SearcherSetup
@@ -169,7 +171,7 @@ class FilesTests(DiscoveryCase):
             )["bad"]
             self.assertTrue(bad.broken)
             self.assertEqual((bad.why_off[: len(told)], bad.mode), (told, "sync"))
-            sys.modules.pop(discovery.module_name(path))
+            sys.modules.pop(module_name(path))
 
     def test_untrusted(self) -> None:
         """A directory, or a file in it, that others may write to is refused."""
@@ -210,15 +212,15 @@ class FilesTests(DiscoveryCase):
         self.write("x", cls="Second", folder="other")
         catalogue = self.discover()
         self.assertIn("first", self.found(catalogue))
-        names = {discovery.module_name(self.dir / at / "x.py") for at in ("more", "other")}
+        names = {module_name(self.dir / at / "x.py") for at in ("more", "other")}
         self.assertEqual(len(names), 2)
 
     def test_values_can_be_pickled(self) -> None:
         """What a searcher's file defines can be pickled."""
         path = self.write("pick", "class Value:\n    pass")
-        module = discovery.load_file(path)
+        module = load_file(path)
         self.assertIsInstance(pickle.loads(pickle.dumps(module.Value())), module.Value)
-        self.assertIs(discovery.load_file(path), module)
+        self.assertIs(load_file(path), module)
 
     def test_leaves_nothing(self) -> None:
         """Importing a file leaves no cache beside it, and reads none."""
@@ -248,7 +250,7 @@ class NamesTests(DiscoveryCase):
         for cls in ("Sync", "Async", "Path", "Ünicode"):
             self.write("one", cls=cls)
             self.assertIn("can't be called", str(self.error()))
-            sys.modules.pop(discovery.module_name(self.more / "one.py"))
+            sys.modules.pop(module_name(self.more / "one.py"))
 
 
 class ConfiguredTests(DiscoveryCase):

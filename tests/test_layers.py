@@ -35,7 +35,7 @@ ROOMS = {
     "config": "config",
     "passwords": "passwords",
     "doors": "auth basic guesses tls watching",
-    "discovery": "discovery _importing",
+    "discovery": "catalogue discovery importing",
     "sources": "feeding indexes sources status",
     "listening": "listening lending",
     "configuration": "configuration opening",

@@ -12,11 +12,11 @@ from twisted.trial.reporter import TestResult
 from twisted.trial.unittest import SynchronousTestCase
 
 import searchers
-from ctsd._importing import modules
 from ctsd.cli import make_parser
 from ctsd.config.loading import load
 from ctsd.config.settings import documented
 from ctsd.discovery import discover
+from ctsd.importing import modules
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from ctsd import answering
-from ctsd.discovery import Found
+from ctsd.catalogue import Found
 from ctsd.errors import NoSuchScan, SearchFailed, StoreError
 from ctsd.interfaces.scanning import IStatus
 from ctsd.model import PASSWORD, Artifact, Ended, Suppressed

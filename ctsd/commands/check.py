@@ -10,13 +10,14 @@ from pathlib import Path
 
 from cryptography import x509
 
+from ctsd.catalogue import Started
 from ctsd.commands.feeds_try import broken_own_lists
 from ctsd.commands.kept_indexes import start_beside
 from ctsd.commands.world import Commands, World, become_owner, shown, table
 from ctsd.config.listeners import Listener
 from ctsd.config.settings import Settings
 from ctsd.config.state_dir import others_write, why_unusable
-from ctsd.discovery import Started, discover
+from ctsd.discovery import discover
 from ctsd.passwords import BadPasswords, read
 from ctsd.scanning.failing import DIRECTORY, read_failing
 from ctsd.searcher import hook

@@ -13,8 +13,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from ctsd.catalogue import Catalogue, Found, Started
 from ctsd.config.settings import Settings
-from ctsd.discovery import Catalogue, Found, Started, start_all
+from ctsd.discovery import start_all
 from ctsd.errors import NotConfigured, SearchLater
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.descriptions import Description
