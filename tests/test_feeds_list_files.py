@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -107,6 +109,24 @@ class ListFilesTests(SynchronousTestCase):
         self.files = self.start()
         self.assertEqual(self.listed("big.example"), "hosts")
         self.assertEqual(self.working.count, 1)
+
+    def test_told_again(self) -> None:
+        """What is wrong is told after the next start, too; and no more when it is over."""
+        (self.source / "words" / "list.json").write_text("{")
+        self.clock.advance(30)
+        why = self.files.trouble()
+        self.assertIn("words/list.json is no warninglist", why)
+        self.files = self.start()
+        self.assertEqual((self.files.trouble(), self.working.count), (why, 2))
+
+        def away(function: Any, *args: Any, **kwargs: Any) -> Deferred[Any]:
+            return fail(OSError(errno.EMFILE, "too many open files"))
+
+        with patch.object(self.files, "_in_thread", away):
+            self.clock.advance(30)
+        self.assertIn("too many open files", self.files.trouble())
+        self.clock.advance(30)
+        self.assertEqual((self.files.trouble(), self.working.count), (why, 2))
 
     def test_no_list(self) -> None:
         """What is no list is left out, and each is told once; the others count."""

@@ -134,22 +134,27 @@ class ListFiles(Service):
             await self._in_thread(self._directory.mkdir, mode=0o700, parents=True, exist_ok=True)
             files, made_of = await self._in_thread(self._files)
             aside = await self._serve()
-            if aside.made_of == made_of or self._clock.seconds() < self._not_before:
-                return
-            turn = await self._in_thread(lock_builds, self._directory)
-            if turn is None:
-                return
-            try:
-                await self._in_thread(clear_directory, self._directory)
-                if not await self._build(files, made_of):
+            if aside.made_of != made_of:
+                if not await self._made(files, made_of):
                     return
-            finally:
-                os.close(turn)
-            aside = await self._serve()
+                aside = await self._serve()
         except OSError as error:
             self._tell(f"the warninglists can't be read: {error}")
             return
         self._tell(*self._left_out, *told_of(aside.failed))
+
+    async def _made(self, files: list[str], made_of: str) -> bool:
+        """Whether the index was made anew, which another process may be at, or not be possible."""
+        if self._clock.seconds() < self._not_before:
+            return False
+        turn = await self._in_thread(lock_builds, self._directory)
+        if turn is None:
+            return False
+        try:
+            await self._in_thread(clear_directory, self._directory)
+            return await self._build(files, made_of)
+        finally:
+            os.close(turn)
 
     def _files(self) -> tuple[list[str], str]:
         """The paths of all lists, and all that they are, in one text."""
