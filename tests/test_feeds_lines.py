@@ -222,6 +222,11 @@ class RowsTests(SynchronousTestCase):
             st.one_of(
                 st.text(st.sampled_from("ab\",' \r#\x00\u00e9\u2028"), max_size=24).map(str.encode),
                 st.sampled_from([b'"a","b"', b'a,"b, c"', b"a,b", b"\xff\xe2,b", b"x" * 41]),
+                st.lists(
+                    st.sampled_from(["a", "", ",", '""', '"', " b ", '","', '",""', "\r", "'"]),
+                    min_size=1,
+                    max_size=4,
+                ).map(lambda fields: '"{}"'.format('","'.join(fields)).encode()),
             ),
             max_size=12,
         ),

@@ -188,8 +188,8 @@ class FeedWriter:
         found, count = lines.found, len(lines)
         rows = range(self.records, self.records + count)
         self._digests += b"".join(map(digest_of, found.keys))
-        each = len(found.keys) // count
-        self._hash_rows.extend(rows if each == 1 else [row for row in rows for _ in range(each)])
+        numbers = numpy.arange(self.records, self.records + count, dtype=numpy.uint32)
+        self._hash_rows.frombytes(numpy.repeat(numbers, len(found.keys) // count).tobytes())
         self._domains.extend(map(self._domain_hash, found.domains))
         self._hosts.extend(found.hosts)
         table = self._v4
@@ -208,7 +208,7 @@ class FeedWriter:
         data = b"".join(lines.data)
         begin = self._out.append(data) - len(data)
         self._ends.extend([begin + end for end in itertools.accumulate(map(len, lines.data))])
-        self._expires.extend(itertools.repeat(math.inf, count))
+        self._expires += array("d", [math.inf]) * count
         self.records += count
 
     def _add_network(self, row: int, network: Network) -> None:

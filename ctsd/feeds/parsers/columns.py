@@ -7,63 +7,26 @@ and all rows of a layout that asks for more than is known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
-from attrs import frozen
-
 from ctsd.feeds.layout import CSV, JSONL, LINES, Layout
-from ctsd.feeds.layout_rules import PropertyRule, literals, placeholders
 from ctsd.feeds.parsers.fields import Test, tests_of
-from ctsd.feeds.parsers.hits import CREDIT, FEED, VERDICT, is_whole, quoted
-from ctsd.feeds.parsers.showing import can_stand_alone, encode, head_of, hit_of, part_of
+from ctsd.feeds.parsers.hits import CREDIT, FEED, VERDICT
+from ctsd.feeds.parsers.pieces import Hole, Piece, always, property_of, same, template_of, woven
+from ctsd.feeds.parsers.showing import can_stand_alone, encode
 from ctsd.feeds.parsers.tables import Table
 from ctsd.feeds.paths import is_key
 from ctsd.feeds.usual import USUAL_TYPES, Looked, UsualLines
-from ctsd.model import Property
-from ctsd.normal_forms import is_address
-from ctsd.properties import string, uri
+from ctsd.properties import string
 from ctsd.shown import MAX_VALUE_CHARS
 
 #: When more than one in so many rows of a table is unusual, none is treated as usual.
 _FEW: Final = 4
 
-#: So many templates are at hand, of lines with gaps in different places.
-_TEMPLATES: Final = 1 << 10
-
-#: What becomes of a column, and the numbers of rows for which that would not be right.
-_Shown = tuple[Sequence[str], Iterable[int]]
-
-
-@frozen
-class _Hole:
-    """
-    Where a text of a row stands in its line.
-
-    :ivar name: of the field.
-    :ivar shown: makes the texts that stand there of those of the column; of an empty one an empty
-        one.
-    """
-
-    name: str
-    shown: Callable[[Sequence[str]], _Shown]
-
-
-@frozen
-class _Piece:
-    """
-    A part of a line.
-
-    :ivar text: has C{%s} for each hole.
-    :ivar otherwise: of the threat's name: what stands there when a hole is empty. A property is
-        left out then.
-    """
-
-    text: str
-    holes: tuple[_Hole, ...] = ()
-    otherwise: str = ""
+#: What a text is made of that stands in JSON, and in a hit, as it is.
+_PLAIN: Final = bytes(code for code in range(0x20, 0x7F) if chr(code) not in '"\\')
 
 
 def usual_rows(layout: Layout, *, title: str, credit: str) -> UsualRows | None:
@@ -85,41 +48,45 @@ def usual_rows(layout: Layout, *, title: str, credit: str) -> UsualRows | None:
     behind = [string(CREDIT, credit)] if credit else []
     if not can_stand_alone([*layout.properties, *(each.name for each in (*before, *behind))]):
         return None
-    pieces = [*map(_always, before)]
-    for name, given in layout.properties.items():
-        piece = _piece(name, given)
-        if piece is None:
-            return None
-        pieces.append(piece)
-    pieces += map(_always, behind)
-    named = _Piece(_literal(encode(title)))
+    properties = [
+        *map(always, before),
+        *(property_of(name, given) for name, given in layout.properties.items()),
+        *map(always, behind),
+    ]
+    if not properties or None in properties:
+        return None
+    named = Piece((encode(title).decode(),))
     if layout.name:
-        named = _template(layout.name, _same, otherwise=named.text)
-    return UsualRows(layout, named, pieces)
+        named = template_of(layout.name, same, otherwise=encode(title).decode())
+    return UsualRows(layout, named, [each for each in properties if each is not None])
 
 
 class UsualRows:
     """Makes lines of rows of one layout."""
 
-    def __init__(self, layout: Layout, name: _Piece, pieces: Sequence[_Piece]) -> None:
+    def __init__(self, layout: Layout, name: Piece, properties: Sequence[Piece]) -> None:
         """
         :param name: of the threat.
-        :param pieces: the hit's properties, without their last brace.
+        :param properties: of the hit, without the brace at their ends.
         """
-        rule = layout.indicators[0]
-        self._value = rule.field
+        (rule,) = layout.indicators
         self._type = rule.type[0]
+        self._value = rule.field
         self._empty = frozenset(layout.empty)
         self._conditions = [
             *((each.field, tests_of(each), True) for each in layout.needs),
             *((each.field, tests_of(each), False) for each in layout.filters),
         ]
-        self._name = name
-        self._pieces = pieces
-        self._holes = [hole for piece in (name, *pieces) for hole in piece.holes]
-        self._shown = {self._value, *(hole.name for hole in self._holes)}
-        self._template = lru_cache(maxsize=_TEMPLATES)(self._new_template)
-        self._full = self._template((True,) * len(self._holes))
+        first, *others = properties
+        self._pieces = [
+            Piece((f'{self._type}\n["', '",'), (Hole(self._value, same),)),
+            name,
+            first.behind(']\t{"props":['),
+            *(each.behind("},") for each in others),
+            Piece(("}]}",)),
+        ]
+        # So that the others may begin with what parts them from the one before.
+        self._conditions += [(hole.name, [], True) for hole in first.holes]
 
     def parts(self, table: Table) -> Iterator[UsualLines | range]:
         """
@@ -138,23 +105,25 @@ class UsualRows:
         values = column(self._value)
         looked = Looked(self._type, values)
         odd.update(looked.odd)
+        holes = [hole for piece in self._pieces for hole in piece.holes]
+        for name in {hole.name for hole in holes}:
+            odd.update(_not_plain(column(name)))
         for name, tests, is_needed in self._conditions:
             odd.update(_refused(tests, column(name), is_needed=is_needed))
         shown: list[Sequence[str]] = []
-        for hole in self._holes:
+        for hole in holes:
             texts, wrong = hole.shown(column(hole.name))
             shown.append(texts)
             odd.update(wrong)
-        for name in self._shown:
-            odd.update(_not_plain(column(name)))
         if len(odd) * _FEW > len(table):
             yield range(len(table))
             return
         begin = 0
         for number in (*sorted(odd), len(table)):
             if begin < number:
-                some = [each[begin:number] for each in (values, *shown)]
-                yield UsualLines(self._type, some[0], self._data(some), looked.found(begin, number))
+                data = self._data([each[begin:number] for each in shown])
+                found = looked.found(begin, number)
+                yield UsualLines(self._type, values[begin:number], data, found)
             if number < len(table):
                 yield range(number, number + 1)
             begin = number + 1
@@ -165,39 +134,25 @@ class UsualRows:
             return texts
         return ["" if text in self._empty else text for text in texts]
 
-    def _data(self, columns: Sequence[Sequence[str]]) -> list[bytes]:
-        rows, template = zip(*columns, strict=True), self._full
-        if not any("" in column for column in columns):
-            return [(template % row).encode() for row in rows]
-        return [((template if all(row) else self._with_gaps(row)) % row).encode() for row in rows]
-
-    def _with_gaps(self, row: Sequence[str]) -> str:
-        return self._template(tuple(map(bool, row[1:])))
-
-    def _new_template(self, there: tuple[bool, ...]) -> str:
+    def _data(self, shown: Sequence[Sequence[str]]) -> list[bytes]:
         """
-        A line of a row: C{%s} for its value, and for each hole C{%s}, or C{%.0s}, which takes a
-        text and shows nothing of it.
+        Lines.
 
-        :param there: of each hole whether it has a text.
+        :param shown: what stands in each hole, row by row.
         """
-        left = iter(there)
-
-        def has_texts(piece: _Piece) -> bool:
-            return all([*islice(left, len(piece.holes))])
-
-        name = self._name.text
-        if not has_texts(self._name):
-            name = "%.0s" * len(self._name.holes) + self._name.otherwise
-        parts = []
-        unseen = ""
+        left = iter(shown)
+        columns: list[Sequence[str]] = []
+        texts = [""]
         for piece in self._pieces:
-            if has_texts(piece):
-                parts.append((unseen + piece.text).encode())
-                unseen = ""
-            else:
-                unseen += "%.0s" * len(piece.holes)
-        return f'{self._type}\n["%s",{name}]\t{hit_of(parts).decode()}{unseen}'
+            inside = [*islice(left, len(piece.holes))]
+            if any("" in column for column in inside):
+                columns.append(piece.filled(inside))
+                texts.append("")
+                continue
+            texts[-1] += piece.texts[0]
+            columns += inside
+            texts += piece.texts[1:]
+        return [*map(str.encode, woven(texts, columns))]
 
 
 # -- what is asked of columns
@@ -205,14 +160,11 @@ class UsualRows:
 
 def _refused(tests: Sequence[Test], column: Sequence[str], *, is_needed: bool) -> Iterable[int]:
     """The rows for which something does not hold; when it is needed, the empty ones, too."""
-    if not tests:
-        return [number for number, text in enumerate(column) if not text] if "" in column else ()
+    refused = {""} if is_needed and "" in column else set()
     # Each text once, for in many columns there are few.
-    refused = {
-        text
-        for text in set(column)
-        if (is_needed and not text) or not all(test([text]) for test in tests)
-    }
+    distinct = set(column) if tests else set()
+    for test in tests:
+        refused.update([text for text in distinct if not test([text])])
     return [number for number, text in enumerate(column) if text in refused] if refused else ()
 
 
@@ -228,88 +180,5 @@ def _not_plain(column: Sequence[str]) -> Iterable[int]:
 
 
 def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
-
-
-# -- what becomes of columns
-
-
-def _same(column: Sequence[str]) -> _Shown:
-    return column, ()
-
-
-def _as_numbers(column: Sequence[str]) -> _Shown:
-    """Whole numbers of at most 15 digits."""
-    if all(map(is_whole, column)):
-        return [str(int(text)) for text in column], ()
-    shown = [str(int(text)) if is_whole(text) else "" for text in column]
-    return shown, [number for number, text in enumerate(column) if text and not shown[number]]
-
-
-def _as_addresses(column: Sequence[str]) -> _Shown:
-    return column, [number for number, text in enumerate(column) if text and not is_address(text)]
-
-
-def _in_links(room: int) -> Callable[[Sequence[str]], _Shown]:
-    """
-    Texts as parts of a URL.
-
-    :param room: characters for each.
-    """
-
-    def shown(column: Sequence[str]) -> _Shown:
-        together = "".join(column)
-        if not (together.isascii() and together.isalnum()):
-            column = [*map(quoted, column)]
-        return column, [number for number, text in enumerate(column) if len(text) > room]
-
-    return shown
-
-
-# -- templates
-
-
-def _literal(data: bytes) -> str:
-    """What stands in a template as it is."""
-    return data.decode().replace("%", "%%")
-
-
-def _always(prop: Property) -> _Piece:
-    return _Piece(_literal(part_of(prop)))
-
-
-def _template(
-    template: str,
-    shown: Callable[[Sequence[str]], _Shown],
-    *,
-    otherwise: str = "",
-) -> _Piece:
-    """A text with fields in it, as JSON; it stands there when none of them is empty."""
-    holes = tuple([_Hole(name, shown) for name in placeholders(template)])
-    text = "%s".join([_literal(encode(text)[1:-1]) for text in literals(template)])
-    return _Piece(f'"{text}"', holes, otherwise)
-
-
-def _piece(name: str, rule: PropertyRule) -> _Piece | None:
-    """A property; None when it is of no usual kind."""
-    if rule.text:
-        return _always(string(name, rule.text))
-    if rule.lat:
-        return None
-    if rule.link:
-        fields = len(placeholders(rule.link))
-        room = MAX_VALUE_CHARS - len("".join(literals(rule.link)))
-        example = uri(name, "0".join(literals(rule.link)))
-        head = head_of("uri", name)
-        if part_of(example) != head + encode(example.value):
-            return None
-        if not fields:
-            return _always(example)
-        target = _template(rule.link, _in_links(room // fields))
-        return _Piece(_literal(head) + target.text, target.holes)
-    text, shown = {
-        "string": ('"%s"', _same),
-        "number": ("%s", _as_numbers),
-        "ip": ('"%s"', _as_addresses),
-    }[rule.type]
-    return _Piece(_literal(head_of(rule.type, name)) + text, (_Hole(rule.field, shown),))
+    # Faster than any question about characters.
+    return text.isascii() and not text.encode().translate(None, delete=_PLAIN)

@@ -43,7 +43,7 @@ _BROKEN_JSON: Final = (ValueError, RecursionError)
 _decode: Final = msgspec.json.Decoder().decode
 
 
-def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[str | BadRow]]:
+def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[str] | BadRow]:
     """
     The lines of a text, without their ends, some at a time; of one that is too long only the begin
     is kept.
@@ -55,6 +55,14 @@ def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[st
     rest = b""
     dropped = first = b""
     too_long = False
+
+    def lines(pieces: list[bytes]) -> list[str]:
+        # A line's end is never a part of another character.
+        text = decode(b"\n".join(pieces), "replace")[0]
+        if "\r" not in text:
+            return text.split("\n")
+        return [line.rstrip("\r") for line in text.split("\n")]
+
     while data := source.read(_READ_BYTES):
         if not first:
             first = data
@@ -63,27 +71,21 @@ def lines_of(source: Unpacked, *, encoding: str, limit: int) -> Iterator[list[st
         pieces = (rest + data).split(b"\n")
         rest = pieces.pop()
         if pieces and not too_long and len(max(pieces, key=len)) <= limit:
-            # A line's end is never a part of another character.
-            text = decode(b"\n".join(pieces), "replace")[0]
-            lines: list[str | BadRow] = [*text.split("\n")]
-            yield lines if "\r" not in text else [line.rstrip("\r") for line in text.split("\n")]
+            yield lines(pieces)
             pieces = []
-        some: list[str | BadRow] = []
         for piece in pieces:
             if too_long or len(piece) > limit:
                 begin, dropped, too_long = dropped or piece[:200], b"", False
-                some.append(BadRow(TOO_LONG, decode(begin, "replace")[0]))
-                continue
-            some.append(decode(piece, "replace")[0].rstrip("\r"))
-        if some:
-            yield some
+                yield BadRow(TOO_LONG, decode(begin, "replace")[0])
+            else:
+                yield lines([piece])
         if len(rest) > limit:
             dropped = dropped or rest[:200]
             too_long, rest = True, b""
     if too_long:
-        yield [BadRow(TOO_LONG, decode(dropped, "replace")[0])]
+        yield BadRow(TOO_LONG, decode(dropped, "replace")[0])
     elif rest:
-        yield [decode(rest, "replace")[0].rstrip("\r")]
+        yield lines([rest])
 
 
 def read_lines(source: Unpacked, layout: Layout) -> Rows:
@@ -99,17 +101,18 @@ def read_tables(source: Unpacked, layout: Layout) -> Tables:
     """
     The same rows, some at a time: what was read in one go.
     """
-    parts = lines_of(source, encoding=layout.encoding, limit=layout.row_limit)
-    wanted = (_wanted(lines, layout.comments) for lines in parts)
+    parts = _wanted(source, layout)
     if layout.format == CSV:
-        yield from _csv(wanted, layout)
-    elif layout.format == LINES:
-        read = _line(layout)
-        for lines in wanted:
-            yield from _tables(lines, partial(LinesTable, read))
-    else:
-        for lines in wanted:
-            yield from _tables([*map(_object, lines)], ObjectsTable)
+        yield from _csv(parts, layout)
+        return
+    read = _line(layout)
+    for part in parts:
+        if isinstance(part, BadRow):
+            yield part
+        elif layout.format == LINES:
+            yield LinesTable(read, part)
+        else:
+            yield from _tables([*map(_object, part)], ObjectsTable)
 
 
 def _tables(rows: Sequence[Any], table: Callable[[Sequence[Any]], Table]) -> Tables:
@@ -121,14 +124,18 @@ def _tables(rows: Sequence[Any], table: Callable[[Sequence[Any]], Table]) -> Tab
             yield table([*some])
 
 
-def _wanted(lines: list[str | BadRow], comments: tuple[str, ...]) -> list[str | BadRow]:
-    """These lines, without the empty ones and the comments."""
-    return [
-        line
-        for line in lines
-        if isinstance(line, BadRow)
-        or (line and not line.isspace() and not (comments and line.startswith(comments)))
-    ]
+def _wanted(source: Unpacked, layout: Layout) -> Iterator[list[str] | BadRow]:
+    """The lines that are neither empty nor comments, some at a time: one at least."""
+    comments = layout.comments
+    for part in lines_of(source, encoding=layout.encoding, limit=layout.row_limit):
+        if isinstance(part, BadRow):
+            yield part
+            continue
+        wanted = [
+            line for line in part if line and not line.isspace() and not line.startswith(comments)
+        ]
+        if wanted:
+            yield wanted
 
 
 def _line(layout: Layout) -> Callable[[str], Row]:
@@ -145,9 +152,7 @@ def _line(layout: Layout) -> Callable[[str], Row]:
     return matched
 
 
-def _object(line: str | BadRow) -> Row | BadRow:
-    if isinstance(line, BadRow):
-        return line
+def _object(line: str) -> Row | BadRow:
     try:
         row = _decode(line)
     except _BROKEN_JSON:
@@ -159,22 +164,23 @@ def _object(line: str | BadRow) -> Row | BadRow:
     return row if isinstance(row, dict) else BadRow("is no JSON object", line)
 
 
-def _csv(parts: Iterable[list[str | BadRow]], layout: Layout) -> Tables:
+def _csv(parts: Iterable[list[str] | BadRow], layout: Layout) -> Tables:
     columns: list[str] | None = list(layout.columns) or None
     fields_of = _fields(layout)
     csv.field_size_limit(max(csv.field_size_limit(), layout.row_limit))
 
-    def checked(line: str | BadRow, fields: list[str] | None) -> list[str] | BadRow:
-        if isinstance(line, BadRow):
-            return line
+    def checked(line: str, fields: list[str] | None) -> list[str] | BadRow:
         if fields is None:
             return BadRow("is no CSV", line)
         if columns is not None and len(fields) != len(columns):
             return BadRow("has not as many fields as there are columns", line)
         return fields
 
-    for lines in parts:
-        rows = map(checked, lines, fields_of(lines))
+    for part in parts:
+        if isinstance(part, BadRow):
+            yield part
+            continue
+        rows = map(checked, part, fields_of(part))
         while columns is None and (row := next(rows, None)) is not None:
             if isinstance(row, BadRow):
                 yield row
@@ -185,38 +191,49 @@ def _csv(parts: Iterable[list[str | BadRow]], layout: Layout) -> Tables:
         raise Refused("it has no header")
 
 
-def _fields(layout: Layout) -> Callable[[list[str | BadRow]], list[list[str] | None]]:
-    """What takes lines apart, each by itself; None for one that can't be, and for a bad row."""
+def _fields(layout: Layout) -> Callable[[list[str]], list[list[str] | None]]:
+    """What takes lines apart, each by itself; None for one that can't be."""
     delimiter, quote = layout.delimiter, layout.quote
-    options: dict[str, Any] = {"delimiter": delimiter, "strict": True, "skipinitialspace": True}
-    if quote:
-        options["quotechar"] = quote
+    if not quote:
+        return lambda lines: [line.split(delimiter) for line in lines]
+    between = f"{quote}{delimiter}{quote}"
+    options: dict[str, Any] = {"delimiter": delimiter, "quotechar": quote}
+    options |= {"strict": True, "skipinitialspace": True}
 
-    def one(line: str | BadRow) -> list[str] | None:
-        if isinstance(line, BadRow):
-            return None
-        if not quote or quote not in line:
+    def simply(line: str) -> list[str] | None:
+        """Nothing is quoted, or everything and no quote."""
+        if quote not in line:
             return line.split(delimiter)
+        if line[0] == quote == line[-1]:
+            fields = line[1:-1].split(between)
+            if line.count(quote) == 2 * len(fields):
+                return fields
+        return None
+
+    def one(line: str) -> list[str] | None:
         try:
             # Line by line: a stray quote spoils just one.
             return next(csv.reader((line,), **options), [])
         except csv.Error:
             return None
 
-    def several(lines: list[str | BadRow]) -> list[list[str] | None]:
-        texts = [line for line in lines if not isinstance(line, BadRow)]
-        if quote and len(texts) == len(lines) and any(quote in line for line in texts):
-            # All at once is faster, and as good: each row takes one line at least, so where there
-            # are as many of them as lines none has taken a part of another.
-            try:
-                rows: list[list[str] | None] = [*csv.reader(texts, **options)]
-            except csv.Error:
-                rows = []
-            if len(rows) == len(lines):
-                return rows
-        return [one(line) for line in lines]
+    def several(lines: list[str]) -> list[list[str] | None]:
+        # All at once is faster, and as good: each row takes one line at least, so where there
+        # are as many of them as lines none has taken a part of another.
+        try:
+            rows = [*csv.reader(lines, **options)]
+        except csv.Error:
+            rows = []
+        return [*rows] if len(rows) == len(lines) else [*map(one, lines)]
 
-    return several
+    def taken_apart(lines: list[str]) -> list[list[str] | None]:
+        rows = [*map(simply, lines)]
+        if None not in rows:
+            return rows
+        others = iter(several([line for line, row in zip(lines, rows, strict=True) if row is None]))
+        return [next(others) if row is None else row for row in rows]
+
+    return taken_apart
 
 
 def _header(fields: list[str], layout: Layout) -> list[str]:
