@@ -338,6 +338,10 @@ class CheckTests(CommandCase):
         file.write_text("another one")
         self.assertRegex(self.succeed("searchers"), r"phishtank +async +on +not indexed yet\n")
         file.unlink()
+        os.mkfifo(file)
+        self.assertEqual(self.run_command("check"), 0)
+        self.assertIn("p.csv can't be read: it is no regular file", self.err)
+        file.unlink()
         self.assertIn(f"{file} can't be read", self.succeed("searchers"))
 
     def test_missing_data_file(self) -> None:

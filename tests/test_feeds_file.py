@@ -165,6 +165,13 @@ class RecordsFileTests(SynchronousTestCase):
         self.clock.advance(5)
         self.assertEqual((self.count("one.example"), self.records.trouble()), (3, ""))
 
+    def test_pipe(self) -> None:
+        """A pipe, which would be read for ever, is never opened."""
+        os.mkfifo(self.source)
+        self.start()
+        self.assertTrue(self.records.trouble().endswith("can't be read: it is no regular file"))
+        self.assertEqual(self.builder.jobs, [])
+
     def test_missing_later(self) -> None:
         """A file that vanishes goes on serving from its index, after a restart too, loudly."""
         self.put(urls("one.example", 3))

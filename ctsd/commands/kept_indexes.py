@@ -24,6 +24,7 @@ from ctsd.feeds.index import Index
 from ctsd.feeds.job import label_of, reference, source_of
 from ctsd.feeds.looking import Contents
 from ctsd.feeds.on_disk import FeedsOnDisk
+from ctsd.feeds.own_file import stat_of
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import read_told
 from ctsd.interfaces.feeds import IFeeds, IRecords, IThreats
@@ -63,6 +64,7 @@ class _KeptRecords:
         if self.source is None:
             return ""
         try:
+            stat_of(self.source)
             with self.source.open("rb") as opened:
                 source = source_of(self.label, os.fstat(opened.fileno()))
         except OSError as error:

@@ -5,7 +5,6 @@ Indicators in a file that somebody else keeps current.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,6 @@ from ctsd.feeds.job import (
     Build,
     BuildFailed,
     BuiltElsewhere,
-    InThread,
     Job,
     Refused,
     label_of,
@@ -34,9 +32,11 @@ from ctsd.feeds.job import (
     source_of,
 )
 from ctsd.feeds.kept import Kept
+from ctsd.feeds.own_file import stat_of
 from ctsd.feeds.reading import Reading
 from ctsd.feeds.told import Told, write_told
 from ctsd.interfaces.feeds import IRecords
+from ctsd.interfaces.threads import InThread
 from ctsd.model import JSON
 from ctsd.records import Indexed, IndexLimits, Matches
 from ctsd.searcher_setup import Parse
@@ -279,13 +279,13 @@ class RecordsFile(Service):
 
         :raises OSError: it is not there, or can't be read.
         """
-        stat = await self._in_thread(os.stat, self._path)
+        stat = await self._in_thread(stat_of, self._path)
         for _ in range(_LOOKS):
             source = source_of(self._label, stat)
             if self._now() - stat.st_mtime >= self._still_secs:
                 return source
             await deferLater(self._clock, self._still_secs)
-            stat = await self._in_thread(os.stat, self._path)
+            stat = await self._in_thread(stat_of, self._path)
             if source_of(self._label, stat) == source:
                 return source
         return ""

@@ -14,8 +14,9 @@ from typing import Final
 from ctsd.feeds.copies import BadState, Busy
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
-from ctsd.feeds.job import BuildFailed, InThread, Refused
+from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.standing import KeptFeed
+from ctsd.interfaces.threads import InThread
 
 #: A file that has changed is taken when it has kept still for so long.
 STILL_SECS: Final = 2.0
@@ -47,7 +48,7 @@ class OwnFiles:
         if file is None:
             return None
         try:
-            found = await self._in_thread(_look, file)
+            found = await self._in_thread(stat_of, file)
         except OSError as error:
             feed.seen = feed.brought = ""
             return f"{file} can't be read: {error.strerror}"
@@ -94,16 +95,16 @@ def why_unreadable(description: Description) -> str:
     if file is None:
         return ""
     try:
-        _look(file)
+        stat_of(file)
         with file.open("rb"):
             return ""
     except OSError as error:
         return f"{file} can't be read: {error.strerror}"
 
 
-def _look(file: Path) -> os.stat_result:
+def stat_of(file: Path) -> os.stat_result:
     """
-    What there is of a file. A pipe or a device would never end.
+    What there is of a file. A pipe or a device would never end. Blocks.
 
     :raises OSError: it is none, or can't be looked at.
     """
