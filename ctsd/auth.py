@@ -35,12 +35,12 @@ class _Door:
             what=f"The password file {path}",
             paths=[path],
             load=partial(read, path),
-            in_thread=partial(_run, self._reading),
+            in_thread=self._reading.run,
         )
         self.gate = BasicGate(
             clock=reactor,
             passwords=self.passwords,
-            in_thread=partial(_run, self._hashing),
+            in_thread=self._hashing.run,
             limits=limits,
         )
 
@@ -57,10 +57,6 @@ class _Door:
         self.passwords.stop()
         self._hashing.stop()
         self._reading.stop()
-
-
-def _run(threads: DaemonThreads, call: Any, *args: Any) -> Deferred[Any]:
-    return threads.submit(partial(call, *args)).done
 
 
 @implementer(IStreamServerEndpoint)

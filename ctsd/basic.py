@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
 from ctsd.guesses import Delays, Remembered
+from ctsd.interfaces.threads import InThread
 from ctsd.passwords import Passwords
-from ctsd.watching import InThread, Watched
+from ctsd.watching import Watched
 from ctsd.web.answers import Answer, error_answer
 from ctsd.web.request import Request
 from ctsd.web.targets import Kind

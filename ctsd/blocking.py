@@ -11,11 +11,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Job:
@@ -105,6 +109,10 @@ class DaemonThreads:
                     self._waiting.remove(job)
             raise
         return job
+
+    def run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]:
+        """See L{ctsd.interfaces.threads.InThread}."""
+        return self.submit(partial(function, *args, **kwargs)).done
 
     def stop(self) -> None:
         """Start nothing any more, and let idle threads end. Waits for none."""

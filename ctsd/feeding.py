@@ -18,11 +18,11 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.gathering import Gathering
-from ctsd.feeds.job import InThread
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.visit import Examine
 from ctsd.interfaces.outbound import IOutbound
+from ctsd.interfaces.threads import InThread
 from ctsd.outbound.connecting import Proxy
 from ctsd.outbound.limits import Limits
 from ctsd.outbound.outbound import Outbound

@@ -10,7 +10,6 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import DeferredLock
-from twisted.internet.threads import deferToThreadPool
 
 from ctsd.config.settings import Settings
 from ctsd.errors import NotConfigured
@@ -43,6 +42,7 @@ from ctsd.feeds.turns import Turns
 from ctsd.feeds.updates import Updates
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists
 from ctsd.interfaces.feeds import IFeeds, IRecords
+from ctsd.pooled import in_pool
 from ctsd.searcher_setup import Parse
 from ctsd.store import choose
 from ctsd.store.queued import QueuedVerbs
@@ -82,6 +82,7 @@ class Indexes(MultiService):
         self._build = Builds(
             reactor=reactor, clock=reactor, lock=DeferredLock(), environment=environment
         )
+        self._in_thread = in_pool(reactor)
         self._screener: Screener | None = None
         # Without feeds there are no lists but these.
         self._built_in = Warninglists(small=SmallLists(built_in()), patterns=Patterns(()))
@@ -227,10 +228,6 @@ class Indexes(MultiService):
 
     def _is_shared_host(self, host: str) -> bool:
         return (self._screener or self._built_in).is_shared_host(host)
-
-    def _in_thread(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        reactor = self._reactor
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
 
 
 def own_dir(path: Path) -> Path:

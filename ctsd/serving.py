@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ctsd.assembly import assemble, scan_limits, web_limits
 from ctsd.config.listeners import Listener
 from ctsd.configuration import Configuration, changed_fixed, kept
 from ctsd.listening import Listening
+from ctsd.pooled import in_pool
 from ctsd.scanning.failing import DIRECTORY, FailingFile, TellsFailing
 from ctsd.scanning.reliability import Reliability
 from ctsd.scanning.rules import Rules
@@ -100,7 +99,7 @@ class Serving(MultiService):
             reliability=scanning.reliability,
             file=FailingFile(settings.state_dir / DIRECTORY / (node or "daemon")),
             clock=reactor,
-            in_thread=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+            in_thread=in_pool(reactor),
         )
         health = Health(status=status, scans=scanning.scanner, process=process)
         page = Page(status=status, scans=scanning.scanner, process=process)

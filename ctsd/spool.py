@@ -17,14 +17,15 @@ from secrets import token_hex
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.errors import StoreError, Unavailable
 from ctsd.interfaces.scanning import ISpool
-from ctsd.spool_file import InThread, SpoolFile
+from ctsd.interfaces.threads import InThread
+from ctsd.pooled import in_pool
+from ctsd.spool_file import SpoolFile
 
 _GIB = 1024**3
 
@@ -75,9 +76,7 @@ class Spool:
         self._epoch = token_hex(8)
         self._lock: int | None = None
         self._recounting = False
-        self._in_thread = in_thread or (
-            lambda work, *args: deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
-        )
+        self._in_thread = in_thread or in_pool(reactor)
 
     def open(self) -> None:
         """

@@ -7,21 +7,19 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ctsd.errors import Unavailable
+from ctsd.interfaces.threads import InThread
 from ctsd.model import File
 from ctsd.syncing import sync
 
 if TYPE_CHECKING:
     from ctsd.spool import Spool
-
-#: Runs a function in a thread: C{(function, *arguments)} to a Deferred of its result.
-InThread = Callable[..., "Deferred[Any]"]
 
 
 class SpoolFile:

@@ -9,7 +9,6 @@ certificate that don't belong together change nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from zope.interface import implementer
 from ctsd.blocking import DaemonThreads
 from ctsd.config.endpoint_strings import taken_apart
 from ctsd.errors import CTSDError
-from ctsd.watching import InThread, Watched
+from ctsd.interfaces.threads import InThread
+from ctsd.watching import Watched
 from ctsd.web.site import site_behind
 
 #: No file of keys or certificates is longer.
@@ -134,8 +134,7 @@ class Certificate:
             what=f"The certificate {files.certificate}",
             paths=files.paths,
             load=files.load,
-            in_thread=in_thread
-            or (lambda call, *args: self._threads.submit(partial(call, *args)).done),
+            in_thread=in_thread or self._threads.run,
         )
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> Connection:

@@ -14,10 +14,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-_T = TypeVar("_T")
+from ctsd.interfaces.threads import InThread
 
-#: Runs a function in a thread.
-InThread: TypeAlias = Callable[..., Deferred[Any]]
+_T = TypeVar("_T")
 
 # What a file looks like from outside; None: it is not there.
 _Look: TypeAlias = tuple[tuple[int, ...] | None, ...]

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 
 from ctsd.commands.feeds_try import Intermixed, broken_own_lists, copies_of, described
 from ctsd.commands.feeds_try import add_commands as add_try
@@ -29,6 +28,7 @@ from ctsd.feeds.indexing import trouble_of
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.own_file import why_unreadable
 from ctsd.feeds.visit import TooEarly
+from ctsd.pooled import in_pool
 from ctsd.sources import feeds_on, own_feeds
 
 _PROGRESS_SECS: Final = 2.0
@@ -124,9 +124,7 @@ def _span(secs: float) -> str:
 
 
 def _downloads(settings: Settings, world: World, reactor: Any) -> Downloads:
-    def in_thread(function: Any, *args: Any, **kwargs: Any) -> Any:
-        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *args, **kwargs)
-
+    in_thread = in_pool(reactor)
     children = Children(
         reactor=reactor, clock=reactor, environment=child_environment(world.environ, settings)
     )

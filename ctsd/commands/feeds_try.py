@@ -28,12 +28,13 @@ from ctsd.feeds.descriptions import (
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.guards import Counts, check_counts, check_file
 from ctsd.feeds.indicators import Indicators
-from ctsd.feeds.job import InThread, Refused
+from ctsd.feeds.job import Refused
 from ctsd.feeds.key_store import merge_feeds, write_feed
 from ctsd.feeds.list_files import broken_lists
 from ctsd.feeds.parsers.fitting import fits
 from ctsd.feeds.parsers.tally import Tally
 from ctsd.feeds.reading import Reading
+from ctsd.interfaces.threads import InThread
 from ctsd.model import Artifact
 from ctsd.records import Record
 

@@ -17,13 +17,7 @@ from twisted.logger import Logger
 from ctsd.feeds.array_file import clear_scratch
 from ctsd.feeds.children import Children
 from ctsd.feeds.index import About
-from ctsd.feeds.job import (
-    BuildFailed,
-    BuiltElsewhere,
-    Job,
-    lock_builds,
-    look_of,
-)
+from ctsd.feeds.job import BuildFailed, BuiltElsewhere, Job, lock_builds, look_of
 
 
 class Builds:

@@ -12,12 +12,12 @@ from ctsd.feeds.copies import Copies, Disk, Lock
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.gathering import Gathering
-from ctsd.feeds.job import InThread
 from ctsd.feeds.layout import MISP
 from ctsd.feeds.mending import mend
 from ctsd.feeds.visit import Examine, Fetched, Visit
 from ctsd.feeds.waits import Steps
 from ctsd.interfaces.outbound import IOutbound
+from ctsd.interfaces.threads import InThread
 from ctsd.remote import Download
 
 

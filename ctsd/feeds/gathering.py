@@ -16,10 +16,10 @@ from twisted.logger import Logger
 
 from ctsd.errors import OutboundError, Unreached
 from ctsd.feeds.envelope import Envelope, Gathered, Page, page_after
-from ctsd.feeds.job import InThread
 from ctsd.feeds.misp_archive import MAX_PARTS, Archive, read_manifest
 from ctsd.feeds.taxii import find_collection, told_collections
 from ctsd.interfaces.outbound import IOutbound
+from ctsd.interfaces.threads import InThread
 from ctsd.remote import Download, Remote, Reply
 
 #: The largest page of a collection, and the largest manifest and event.

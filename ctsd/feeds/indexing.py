@@ -16,12 +16,13 @@ from ctsd.feeds.children import Children
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.feed_state import Copy
-from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds
+from ctsd.feeds.job import BuildFailed, Refused, lock_builds
 from ctsd.feeds.key_store import key_label
 from ctsd.feeds.providers import Provider
 from ctsd.feeds.reading import Reading, made_of
 from ctsd.feeds.standing import KeptFeed
 from ctsd.feeds.told import Told, read_told, write_told
+from ctsd.interfaces.threads import InThread
 
 #: How long after an index could not be built it is tried again.
 RETRY_SECS: Final = 60.0

@@ -18,10 +18,10 @@ from zope.interface import implementer
 from ctsd.errors import SearchLater
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.feed_file import FeedAbout
-from ctsd.feeds.job import InThread
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory
 from ctsd.interfaces.feeds import IIndicators
+from ctsd.interfaces.threads import InThread
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed
 

@@ -11,7 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import field, frozen
 
@@ -20,8 +20,6 @@ from ctsd.feeds.index import About
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-_T = TypeVar("_T")
-_P = ParamSpec("_P")
 
 #: The modules that decide what stands in an index, which are all that a build imports of ctsd:
 #: when one of them has changed, it is built anew.
@@ -136,15 +134,6 @@ class Build(Protocol):
         :raises BuildFailed: see there.
         :raises BuiltElsewhere: see there.
         """
-
-
-class InThread(Protocol):
-    """Runs a function in a thread, as C{twisted.internet.threads.deferToThread} does."""
-
-    def __call__(
-        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> Deferred[_T]:
-        """Fires with what the function returns, or fails with what it raises."""
 
 
 def reference(parse: Callable[..., Any]) -> str:

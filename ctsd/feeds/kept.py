@@ -13,7 +13,8 @@ from twisted.logger import Logger
 
 from ctsd.feeds.array_file import BadIndex, clear_scratch
 from ctsd.feeds.index import About, Index
-from ctsd.feeds.job import InThread, lock_builds, look_of
+from ctsd.feeds.job import lock_builds, look_of
+from ctsd.interfaces.threads import InThread
 from ctsd.records import IndexLimits
 
 

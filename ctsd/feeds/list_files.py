@@ -22,11 +22,12 @@ from twisted.python.failure import Failure
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.children import Children
 from ctsd.feeds.indicators import Indicators
-from ctsd.feeds.job import BuildFailed, InThread, Refused, lock_builds, look_of
+from ctsd.feeds.job import BuildFailed, Refused, lock_builds, look_of
 from ctsd.feeds.key_store import clear_directory, key_label
 from ctsd.feeds.list_work import ASIDE, Aside, read_aside, read_list
 from ctsd.feeds.small_lists import built_in
 from ctsd.feeds.warninglists import Patterns, SmallLists, Warninglists, every_domain
+from ctsd.interfaces.threads import InThread
 
 #: In a directory of lists, and in its directories, each list has this name.
 LIST_NAME: Final = "list.json"

@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ctsd.feeds.contents import TEXT_TYPES, Limits, is_quick, within
-from ctsd.feeds.job import InThread
 from ctsd.interfaces.feeds import IContents
+from ctsd.interfaces.threads import InThread
 from ctsd.model import Artifact, File
 from ctsd.records import Within
 

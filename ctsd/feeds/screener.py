@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import StoreError
 from ctsd.feeds.allowed import AllowedValues, AllowList, allowed_values
-from ctsd.feeds.job import InThread
 from ctsd.feeds.screening import Screening
 from ctsd.feeds.warninglists import Warninglists
+from ctsd.interfaces.threads import InThread
 
 
 class Screener(Service):

@@ -26,7 +26,7 @@ from ctsd.feeds.download import Downloads
 from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.indexing import Indexing
 from ctsd.feeds.indicators import MAX_COUNTED, Indicators
-from ctsd.feeds.job import InThread, lock_builds, look_of
+from ctsd.feeds.job import lock_builds, look_of
 from ctsd.feeds.key_store import COMBINED, key_label
 from ctsd.feeds.list_links import link_lists
 from ctsd.feeds.own_file import OwnFiles
@@ -36,6 +36,7 @@ from ctsd.feeds.some_feeds import Sharing
 from ctsd.feeds.standing import KeptFeed, Overview, Stands, read_states, troubles_of
 from ctsd.feeds.updates import Updates
 from ctsd.interfaces.feeds import IFeeds
+from ctsd.interfaces.threads import InThread
 from ctsd.model import JSON, Artifact
 from ctsd.records import Derived, FeedMatches, Indexed, LookupLimits
 

@@ -16,16 +16,9 @@ from twisted.python.failure import Failure
 
 from ctsd.feeds.array_file import BadIndex
 from ctsd.feeds.index import Index
-from ctsd.feeds.job import (
-    Build,
-    BuildFailed,
-    BuiltElsewhere,
-    InThread,
-    Job,
-    Refused,
-    label_of,
-)
+from ctsd.feeds.job import Build, BuildFailed, BuiltElsewhere, Job, Refused, label_of
 from ctsd.feeds.kept import Kept
+from ctsd.interfaces.threads import InThread
 from ctsd.records import IndexLimits
 
 

@@ -19,11 +19,11 @@ from ctsd.errors import SearchLater, StoreError
 from ctsd.feeds.delta import Delta
 from ctsd.feeds.file import described
 from ctsd.feeds.indicators import public_suffixes
-from ctsd.feeds.job import InThread
 from ctsd.feeds.threat_base import ThreatBase
 from ctsd.feeds.threat_finds import ThreatFinds
 from ctsd.interfaces.feeds import IThreats
 from ctsd.interfaces.store import THREATS, IThreatStore
+from ctsd.interfaces.threads import InThread
 from ctsd.model import JSON
 from ctsd.records import Derived, Indexed, LookupLimits, Matches
 

@@ -18,10 +18,10 @@ from ctsd.feeds.copies import BadState, BrokenState, Busy, Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.feed_state import Copy, FeedState
-from ctsd.feeds.job import InThread
 from ctsd.feeds.times import due_secs, is_due
 from ctsd.feeds.turns import Turns
 from ctsd.feeds.visit import TooEarly
+from ctsd.interfaces.threads import InThread
 
 #: How often it is looked whether a feed is due, or whether a command has changed something.
 LOOK_SECS = 5.0

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from ctsd.feeds.job import InThread
+from ctsd.interfaces.threads import InThread
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol as NetProtocol
@@ -18,11 +18,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from ctsd.errors import OutboundError
-
-_T = TypeVar("_T")
-
-#: Runs a function in a thread.
-InThread = Callable[..., "Deferred[Any]"]
+from ctsd.interfaces.threads import InThread
 
 # Data waits until there is so much of it, then a thread writes it; nothing is read while more
 # than that waits.

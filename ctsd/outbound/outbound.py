@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from ctsd.errors import OutboundError
 from ctsd.interfaces.outbound import IOutbound
+from ctsd.interfaces.threads import InThread
 from ctsd.model import JSON
-from ctsd.outbound.bodies import InMemory, InThread, OnDisk, gunzip
+from ctsd.outbound.bodies import InMemory, OnDisk, gunzip
 from ctsd.outbound.exchange import Exchange, Question
 from ctsd.outbound.hops import first_hop
 from ctsd.outbound.limits import Limits

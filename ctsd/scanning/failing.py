@@ -10,9 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from attrs import asdict, define
 from twisted.application.service import Service
@@ -21,6 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ctsd.interfaces.threads import InThread
 from ctsd.scanning.reliability import Reliability
 from ctsd.states import Failing
 
@@ -140,7 +140,7 @@ class TellsFailing(Service):
         reliability: Reliability,
         file: FailingFile,
         clock: IReactorTime,
-        in_thread: Callable[..., Deferred[Any]],
+        in_thread: InThread,
     ) -> None:
         """
         :param in_thread: runs what blocks.

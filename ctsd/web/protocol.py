@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from ctsd.errors import BadArtifact, BodyTooLarge, NoSuchService, Unavailable, status_of
 from ctsd.interfaces.scanning import IScans, ISpool
+from ctsd.interfaces.threads import InThread
 from ctsd.model import FILE, JSON, PASSWORD, Artifact, ScanView
-from ctsd.spool_file import InThread
 from ctsd.uploads import Parts
 from ctsd.web.answers import NO_CONTENT, Answer, error_answer, not_allowed
 from ctsd.web.health import Health
@@ -126,7 +126,7 @@ class Protocol:
     def post(self, *, service: str, body: bytes | bytearray) -> Answered:
         """Scan the artifact in a JSON body."""
         if len(body) > self._inline_json_bytes:
-            decoded = self._in_thread(decode_artifact, body)
+            decoded: Deferred[Any] = self._in_thread(decode_artifact, body)
             decoded.addCallback(partial(self._submit, service)).addErrback(self.failed)
             return decoded
         try:
@@ -139,7 +139,7 @@ class Protocol:
         """Scan the artifact, with its file, in a multipart body."""
         decode = partial(decode_artifact, parts.artifact, with_file=parts.with_file)
         if len(parts.artifact) > self._inline_json_bytes:
-            decoded = self._in_thread(decode)
+            decoded: Deferred[Any] = self._in_thread(decode)
             decoded.addCallback(partial(self._submit_parts, service, parts))
             decoded.addErrback(self._failed_with, parts)
             return decoded

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.web.http import datetimeToString
 from twisted.web.server import Site
 
 from ctsd.interfaces.scanning import IScans
+from ctsd.interfaces.threads import InThread
+from ctsd.pooled import in_pool
 from ctsd.spool import Spool
-from ctsd.spool_file import InThread
 from ctsd.web.app import make_app
 from ctsd.web.bodies import BodyMemory
 from ctsd.web.browsers import BrowserRules, host_name
@@ -260,10 +260,7 @@ def make_site(
             uploads_enabled=limits.uploads_enabled,
             inline_json_bytes=limits.inline_json_bytes,
             health=health,
-            in_thread=in_thread
-            or (
-                lambda work, *args: deferToThreadPool(reactor, reactor.getThreadPool(), work, *args)
-            ),
+            in_thread=in_thread or in_pool(reactor),
         ),
         limits=limits,
         browser_rules=browser_rules(allowed_hosts, loopback),
