@@ -156,6 +156,7 @@ class FirstLookTests(SynchronousTestCase):
             ("net.cidr", "192.0.2.128/27"),
             ("net.cidr", "2001:db8:2::/48"),
             ("hash.md5", "cd" * 16),
+            ("hash.md5", "CD" * 16),
             ("cert.x509", "cd" * 20),
             ("email.header.sender_address", "al.ice+x@mail.example"),
             ("email.header.sender_address", "bob@www.evil.example"),
@@ -194,6 +195,7 @@ class FirstLookTests(SynchronousTestCase):
             ("net.cidr", "2001:db8::/32"),
             ("net.cidr", "2001:db8:1:2::/64"),
             ("hash.md5", "ab" * 16),
+            ("hash.md5", "Ab" * 16),
             ("cert.x509", ":".join(["AB"] * 20)),
             ("email.header.sender_address", "bob@mail.example"),
             ("email.header.sender_address", "bob@sub.bad.test"),
@@ -209,7 +211,7 @@ class FirstLookTests(SynchronousTestCase):
         """What is written in another way is left to the whole search."""
         for type, value in (
             ("net.uri", "http:good.example/x"),
-            ("net.uri", "http://good.example/x?"),
+            ("net.uri", "http://other.evil.example/x?"),
             ("net.uri", "ftp://good.example/x"),
             ("net.uri", "http://good.example./x"),
             ("net.uri", "http://[::1]/x"),
@@ -237,7 +239,7 @@ class FirstLookTests(SynchronousTestCase):
             ("email.header.sender_address", "bob@[192.0.2.1]"),
             ("email.header.sender_address", "bob@192.0.3.1"),
             ("email.header.sender_address", "no box"),
-            ("hash.md5", "CD" * 16),
+            ("hash.md5", "cd " * 16),
             ("threat.malware.family", "--"),
             ("email", "good.example"),
         ):

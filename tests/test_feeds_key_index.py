@@ -23,7 +23,7 @@ from ctsd.feeds.indicators import Indicators
 from ctsd.feeds.job import Refused
 from ctsd.feeds.key_index import KeyIndex
 from ctsd.feeds.key_store import COMBINED, clear_directory, merge_feeds, write_feed
-from ctsd.feeds.keys import hash_of
+from ctsd.feeds.keys import digest_of
 from ctsd.feeds.networks import NO_PARENT, parents_of
 from ctsd.interfaces.feeds import IIndicators
 from ctsd.model import PASSWORD, Artifact, Property
@@ -174,7 +174,7 @@ class FindTests(IndexCase):
 
     def test_collision(self) -> None:
         """A key with the same hash is no hit."""
-        self.patch(feed_file, "hash_of", lambda key: hash_of(b"nasked.example"))
+        self.patch(feed_file, "digest_of", lambda key: digest_of(b"nasked.example"))
         self.write("alpha", name("other.example"), name("asked.example"))
         self.merge("alpha")
         self.assertEqual(shown(ask(self.open(), "asked.example")), {"alpha": ["asked.example"]})
@@ -182,10 +182,10 @@ class FindTests(IndexCase):
     def test_collision_and_match(self) -> None:
         """What one lookup finds wrongly another may find rightly."""
 
-        def colliding(key: bytes) -> int:
-            return hash_of(b"nasked.example" if key[:1] == b"u" else key)
+        def colliding(key: bytes) -> bytes:
+            return digest_of(b"nasked.example" if key[:1] == b"u" else key)
 
-        self.patch(feed_file, "hash_of", colliding)
+        self.patch(feed_file, "digest_of", colliding)
         self.write("alpha", Record(type="net.uri", value="http://asked.example/x"))
         self.merge("alpha")
         (alpha,) = ask(self.open(), "asked.example")

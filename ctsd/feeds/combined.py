@@ -48,7 +48,7 @@ def merge(target: Path, feeds: Mapping[str, FeedFile]) -> None:
         for version in (4, 6):
             _merge_singles(out, files, version)
             _merge_ranges(out, files, version)
-        domains = write_domains(out, _joined(_there(files, "domains", numpy.uint64)))
+        domains = write_domains(out, _joined(_there(files, "domains", numpy.uint32)))
         blocks = write_blocks(
             out,
             points=_joined(

@@ -6,7 +6,7 @@ C{ends} says where each ends; C{expires} is there when one of them has a date. C
 are those of all keys (L{ctsd.feeds.keys}), C{hash_rows} says whose. Networks stand in C{v4.} and
 C{v6.} arrays: C{singles} (addresses) with C{single_rows}; C{starts} and C{prefixes} (ranges) with
 C{range_rows}; of IPv6 the halves of addresses apart, as C{singles} and C{singles_low}. What most
-lookups are settled by (L{ctsd.feeds.first_look}): C{domains}, the hashes of all that indicators are
+lookups are settled by (L{ctsd.feeds.first_look}): C{domains}, the marks of all that indicators are
 on, and C{v4.hosts}, the addresses that URLs are on, ascending and each once. Of a feed
 whose records are found by what they contain, too, there are the arrays of L{ctsd.feeds.parts}.
 """
@@ -18,7 +18,6 @@ import math
 import time
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -28,7 +27,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from ctsd import stored
 from ctsd.feeds.array_file import PAGE, ArrayFile, ArrayWriter, BadIndex
-from ctsd.feeds.keys import address_in, digest_of, domain_of, domains_of, hash_of, usual_host
+from ctsd.feeds.keys import address_in, digest_of, domain_mark, domain_of, domains_of, usual_host
 from ctsd.feeds.keys import stored as stored_under
 from ctsd.feeds.parts import Parts, PartsWriter, parts_of
 from ctsd.feeds.usual import UsualLines
@@ -37,9 +36,6 @@ from ctsd.records import Indexed, Line, Record
 
 #: A row's number has 32 bits.
 MAX_ROWS: Final = (1 << 32) - 1
-
-#: So many domains' hashes are at hand: many rows are on few of them.
-_KNOWN_DOMAINS: Final = 1 << 14
 
 _LOW: Final = (1 << 64) - 1
 
@@ -101,8 +97,7 @@ class FeedWriter:
         self._expires = array("d")
         self._digests = bytearray()
         self._hash_rows = array("I")
-        self._domains = array("Q")
-        self._domain_hash = lru_cache(maxsize=_KNOWN_DOMAINS)(hash_of)
+        self._domains = array("I")
         self._hosts = array("I")
         self._v4 = _Networks(array("I"), array("I"))
         self._v6 = _Networks(array("Q"), array("Q"))
@@ -140,7 +135,7 @@ class FeedWriter:
         """Take records; None, and those that can't be taken (L{add}), count as skipped."""
         # A million times: whatever is looked up once is.
         digests, add_hash_row = self._digests, self._hash_rows.append
-        add_domain, domain_hash = self._domains.append, self._domain_hash
+        add_domain = self._domains.append
         add_end, add_expires = self._ends.append, self._expires.append
         write, parts = self._out.append, self._parts
         for line in lines:
@@ -156,10 +151,10 @@ class FeedWriter:
                     add_hash_row(row)
                 host = usual_host(keys)
                 if host is not None:
-                    add_domain(domain_hash(domain_of(host)))
+                    add_domain(domain_mark(domain_of(host)))
                 else:
                     for domain in domains_of(keys):
-                        add_domain(domain_hash(domain))
+                        add_domain(domain_mark(domain))
                 if host is None or host[-1:].isdigit():
                     address = address_in(keys)
                     if address is not None:
@@ -190,7 +185,7 @@ class FeedWriter:
         self._digests += b"".join(map(digest_of, found.keys))
         numbers = numpy.arange(self.records, self.records + count, dtype=numpy.uint32)
         self._hash_rows.frombytes(numpy.repeat(numbers, len(found.keys) // count).tobytes())
-        self._domains.extend(map(self._domain_hash, found.domains))
+        self._domains.extend(map(domain_mark, found.domains))
         self._hosts.extend(found.hosts)
         table = self._v4
         if found.addresses:
@@ -246,7 +241,7 @@ class FeedWriter:
         order = numpy.argsort(hashes, kind="stable")
         put("hashes", hashes[order].data, "Q")
         put("hash_rows", numpy.frombuffer(self._hash_rows, dtype=numpy.uint32)[order].data, "I")
-        put("domains", numpy.unique(numpy.frombuffer(self._domains, dtype=numpy.uint64)).data, "Q")
+        put("domains", numpy.unique(numpy.frombuffer(self._domains, dtype=numpy.uint32)).data, "I")
         put("v4.hosts", numpy.unique(numpy.frombuffer(self._hosts, dtype=numpy.uint32)).data, "I")
         for version, table in ((4, self._v4), (6, self._v6)):
             for name in ("singles", "single_rows", "starts", "prefixes", "range_rows"):

@@ -8,7 +8,7 @@ from attrs import define
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ctsd.model import Ended, Outcome
+from ctsd.model import NOTHING, Ended, Outcome
 from ctsd.states import Failing
 
 #: A source that keeps failing is logged so often.
@@ -52,7 +52,7 @@ class Reliability:
         A search has ended so. A failure that no further try can mend, for its file is gone, says
         nothing of the source.
         """
-        if outcome.good:
+        if outcome is NOTHING or outcome.good:
             if searcher in self._streaks:
                 self._recovered(searcher)
         elif outcome.ended is Ended.FAILED and not outcome.final:
