@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ctsd.config.document import Document
 from ctsd.errors import SearchLater
 from ctsd.feeds import feed_work
-from ctsd.feeds.copies import Copies
+from ctsd.feeds.copies import BadState, Copies
 from ctsd.feeds.descriptions import Description, read_description
 from ctsd.feeds.download import Downloads
 from ctsd.feeds.feed_state import Copy
@@ -615,6 +615,23 @@ class FailureTests(FeedsCase):
         self.assertFinds(feeds, "203.0.113.1", "mine")
         state.write_bytes(good)
         self.look()
+        self.assertEqual(feeds.trouble(), "")
+
+    def test_state_that_could_not_be_read(self) -> None:
+        """What could not be read for a while is read again, although it has not changed."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        away = patch.object(Copies, "state", side_effect=BadState("too many open files"))
+        with away, capturedLogs() as logs:
+            feeds = self.start(feed())
+            self.look(3 * LOOK_SECS)
+            self.assertIn("too many open files", feeds.trouble())
+        told = [log for log in logs if log["log_namespace"] == "ctsd.feeds.serving.Feeds"]
+        self.assertEqual(len(told), 1)
+        self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
         self.assertEqual(feeds.trouble(), "")
 
     def test_stop(self) -> None:

@@ -273,7 +273,8 @@ class Feeds(Stands, Service):
     def _read(self, feed: KeptFeed, found: FeedState | BadState | None) -> None:
         """What stands in a feed's directory."""
         if isinstance(found, BadState):
-            self._log.error("Feed {name}: {why}", name=feed.description.name, why=str(found))
+            if feed.misread != str(found):
+                self._log.error("Feed {name}: {why}", name=feed.description.name, why=str(found))
             feed.misread = str(found)
         elif found is not None:
             feed.state, feed.misread = found, ""

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from ctsd.feeds.copies import BadState, Copies
+from ctsd.feeds.copies import BadState, BrokenState, Copies
 from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.feed_state import Copy, FeedState
@@ -234,6 +234,8 @@ def read_states(feeds: Sequence[KeptFeed]) -> list[FeedState | BadState | None]:
         try:
             found.append(feed.copies.state())
         except BadState as error:
+            # What could not be read may be readable at the next look, as it is.
+            feed.mark = mark if isinstance(error, BrokenState) else None
             found.append(error)
     return found
 
