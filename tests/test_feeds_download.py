@@ -603,6 +603,25 @@ class IntervalTests(DownloadsCase):
         self.answer()
         self.update()
 
+    def test_a_copy_of_the_future(self) -> None:
+        """A copy that came while the clock was ahead grows old from when that is noticed."""
+        self.answer()
+        self.now = NOW + 400 * 86400.0
+        self.update()
+        self.now = NOW
+        self.answer(500)
+        self.assertTrue(is_due(self.copies.state(), self.description.provider, now=self.now))
+        self.failureResultOf(self.downloads.update(self.description), TooEarly)
+        for later in (0.0, 7200.0):
+            self.now = NOW + later
+            copy = self.copies.state().copy
+            assert copy is not None
+            self.assertEqual((copy.checked, copy.fetched), (NOW, NOW))
+        self.assertTrue(self.update().error)
+        copy = self.copies.state().copy
+        assert copy is not None
+        self.assertEqual(copy.checked, NOW)
+
     def test_backoff(self) -> None:
         """Twice as long each time, never below the minimum, never above six hours."""
         provider = describe(min_interval_secs=0, every_secs=300).provider

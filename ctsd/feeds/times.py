@@ -26,10 +26,15 @@ _JITTER: Final = 0.1
 def righted(state: FeedState, *, now: float) -> FeedState:
     """
     A state in which nothing is later than it can be: whoever wrote it may have had a wall clock
-    that was wrong. What was asked in the future was asked now.
+    that was wrong. What was asked in the future was asked now, and a copy of the future is of now:
+    else it would not grow old for as long as that clock was ahead.
     """
+    copy = state.copy
+    if copy is not None and copy.checked > now:
+        copy = evolve(copy, checked=now, fetched=min(copy.fetched, now))
     return evolve(
         state,
+        copy=copy,
         tried=min(state.tried, now),
         not_before=min(state.not_before, now + PATIENCE_SECS),
     )
