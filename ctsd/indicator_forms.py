@@ -22,7 +22,9 @@ from ctsd.normal_forms import MAX_COMPARED_BYTES, NO_URL, name
 from ctsd.refanged import refanged, seen, squeezed
 
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rf"({_OCTET}(?:\.{_OCTET}){{3}})\.?(?:/([0-9]{{1,2}})|:[0-9]{{1,5}})?")
+#: An IPv4 address as it should be written.
+DOTTED: Final = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
+_IPV4: Final = re.compile(rf"({DOTTED})\.?(?:/([0-9]{{1,2}})|:[0-9]{{1,5}})?")
 _IPV6: Final = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+)(?:%[^\]]*)?\](?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)(?:%[^/]*)?)"
     r"(?:/([0-9]{1,3}))?"
@@ -39,7 +41,7 @@ _USUAL: Final = ("http://", "https://")
 #: segment (written C{%2e}, too), nothing to be encoded, no host that may be more than a name or
 #: dotted octets. Its groups: what is behind the scheme, and the host.
 USUAL_URL: Final = re.compile(
-    rf"https?://(((?:(?!xn--)[a-z0-9_-]+\.)+[a-z]+|{_OCTET}(?:\.{_OCTET}){{3}})"
+    rf"https?://(((?:(?!xn--)[a-z0-9_-]+\.)+[a-z]+|{DOTTED})"
     r"(?::(?:[1-5][0-9]{4}|[1-9][0-9]{3}))?(?:/(?![.%])[A-Za-z0-9!$%&'*+,.:;=@_~-]*+)++"
     r"(?:\?[A-Za-z0-9!$%&*+,./:;=?@_~-]+)?)"
 )
@@ -186,8 +188,8 @@ def parsed_url(text: str) -> Url | None:
     The form of a URL; one that says no scheme is read as one of HTTP. None for what is no URL,
     and for what is above L{MAX_COMPARED_BYTES}.
     """
-    usual = USUAL_URL.fullmatch(text)
-    if usual is not None and len(text) <= MAX_COMPARED_BYTES:
+    usual = USUAL_URL.fullmatch(text) if len(text) <= MAX_COMPARED_BYTES else None
+    if usual is not None:
         return Url(text.partition(":")[0], usual[1], usual[2])
     if not text.startswith(_USUAL) or not text.isascii() or _DEFANGED.search(text) is not None:
         text = refanged(seen(text))

@@ -15,11 +15,8 @@ from typing import Final
 from attrs import field, frozen
 
 from ctsd.feeds.keys import HASH, HOST, ON_HOST, URL, domain_of
-from ctsd.indicator_forms import USUAL_URL
+from ctsd.indicator_forms import DOTTED, USUAL_URL
 from ctsd.records import Line
-
-_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_ADDRESS: Final = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
 
 
 @frozen(kw_only=True)
@@ -106,8 +103,8 @@ _USUAL: Final[Mapping[str, tuple[re.Pattern[str], Callable[[Sequence[re.Match[st
     "hash.md5": (re.compile("[0-9A-Fa-f]{32}"), _hashes),
     "hash.sha1": (re.compile("[0-9A-Fa-f]{40}"), _hashes),
     "hash.sha256": (re.compile("[0-9A-Fa-f]{64}"), _hashes),
-    "net.cidr": (re.compile(rf"({_ADDRESS})/(3[01]|[12]?[0-9])"), _ranges),
-    "net.ip": (re.compile(_ADDRESS), _addresses),
+    "net.cidr": (re.compile(rf"({DOTTED})/(3[01]|[12]?[0-9])"), _ranges),
+    "net.ip": (re.compile(DOTTED), _addresses),
     # Labels of more than 63 characters are none (RFC 1035, 2.3.4); longer names are few.
     "net.name": (
         re.compile(r"(?=.{4,63}\Z)(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z]+"),
