@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.config.document import Document
+from ctsd.feeds import feed_file
 from ctsd.feeds.descriptions import read_description
 from ctsd.feeds.feed_file import FeedAbout, FeedWriter
 from ctsd.feeds.keys import address_in, domains_of, stored
@@ -277,6 +278,15 @@ class ColumnsTests(SynchronousTestCase):
             "properties": {"it": "line"},
         }
         self.assert_same(keys, "\n".join(values))
+
+    def test_too_many(self) -> None:
+        """Rows for which there is no number are skipped."""
+        path = Path(self.mktemp()).absolute()
+        path.write_text("1.2.3.4\n" * 7)
+        self.patch(feed_file, "MAX_ROWS", 5)
+        with FeedWriter(Path(self.mktemp()).absolute()) as writer:
+            writer.add_parts(Reading.of_catalogue("cins", path).parts(Tally(), now=NOW))
+            self.assertEqual((writer.records, writer.skipped), (5, 2))
 
     def test_catalogue(self) -> None:
         """What most of the catalogue's rows are."""
