@@ -1,153 +1,193 @@
 """
-Fakes that are shipped, for our own tests and for authors of searchers: each keeps its interface's
-contract, and adds switches to break it on purpose.
+Fakes for tests of searchers: records and threats as plain lists, searched one after the other.
+Each keeps its interface's contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
-from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from attrs import define, evolve, field
 from zope.interface import implementer
 
-from ctsd.errors import CTSDError, NoSuchScan, NoSuchService
-from ctsd.interfaces.scanning import IScans, IStatus
-from ctsd.memory_records import MemoryRecords, MemoryThreats
-from ctsd.model import ROOT_SERVICE, Artifact, EncodedHit, ScanView
-from ctsd.states import SearcherState, SearchState
+from ctsd import artifacts
+from ctsd.errors import SearchLater
+from ctsd.feeds.indicators import public_suffixes
+from ctsd.feeds.keys import URL, stored
+from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside, lookups, may_show
+from ctsd.feeds.threat_finds import MATCHED_PROPERTY
+from ctsd.interfaces.feeds import IRecords, IThreats
+from ctsd.model import JSON, Artifact, EncodedHit
+from ctsd.records import NO_MATCHES, Derived, Indexed, LookupLimits, Matches, Record
+from ctsd.shown import noted
+from ctsd.stored import indexed
 from ctsd.wire import encode_hit
 
-__all__ = ["A_HIT", "FakeScans", "FakeStatus", "MemoryRecords", "MemoryThreats", "encode_hit"]
-
-#: A hit as L{ctsd.wire} encodes it.
-A_HIT = EncodedHit(b'{"props":[{"type":"string","name":"campaign","value":"X"}]}')
+__all__ = ["MemoryRecords", "MemoryThreats", "encode_hit"]
 
 
-@implementer(IScans)
+@implementer(IRecords)
 @define(kw_only=True)
-class FakeScans:
+class MemoryRecords:
     """
-    Scans that are finished at once, with the same hits for every artifact.
+    A plain list of records, searched one after the other.
 
-    :ivar services: the names of services, and whether they take files.
-    :ivar hits: what every scan finds.
-    :ivar retry_secs: not 0: scans are never finished, and this is when to ask again.
-    :ivar broken: raised by everything that may fail.
-    :ivar not_working: what L{working} says.
-    :ivar held: when it is a list, answers are not given but collected there, to be fired.
-    :ivar submitted: (service, artifact) of every L{submit}.
-    :ivar keep_files: remembers the artifact's file; else it is unlinked, as when a scan ends.
+    :ivar records: those of one threat of the local database in a row, threats by ascending id.
+    :ivar now: what expiries are compared with.
+    :ivar later: not empty: nothing was loaded yet, for this reason.
+    :ivar wrong: what L{trouble} says.
     """
 
-    services: dict[str, bool] = field(factory=lambda: {ROOT_SERVICE: True, "phish": False})
-    hits: tuple[EncodedHit, ...] = (A_HIT,)
-    retry_secs: int = 0
-    broken: Exception | None = None
-    not_working: str = ""
-    held: list[tuple[Deferred[ScanView], ScanView]] | None = None
-    submitted: list[tuple[str, Artifact]] = field(factory=list)
-    keep_files: bool = False
-    _views: dict[tuple[str, str], ScanView] = field(factory=dict)
+    records: list[Record] = field(factory=list)
+    now: Callable[[], float] = lambda: 0.0
+    later: str = ""
+    wrong: str = ""
 
-    def takes_files(self, *, service: str) -> bool:
-        """See L{IScans}."""
-        try:
-            return self.services[service]
-        except KeyError:
-            raise NoSuchService(service) from None
+    def find(
+        self,
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """See L{IRecords}."""
+        if self.later:
+            raise SearchLater(5, self.later)
+        now = self.now()
+        found = []
+        threats = set()
+        for record in self.records:
+            if (
+                record.type == type
+                and record.threat_id not in threats
+                and (record.expires is None or record.expires > now)
+                and artifacts.matches(type, value, record.value)
+            ):
+                one = indexed(record)
+                if wanted is not None and not wanted(one):
+                    continue
+                found.append(one)
+                if record.threat_id:
+                    threats.add(record.threat_id)
+        if not found:
+            return NO_MATCHES
+        return Matches(records=tuple(found[:limit]), more=max(len(found) - limit, 0))
 
-    def has_service(self, *, service: str) -> bool:
-        """See L{IScans}."""
-        return service in self.services
+    def trouble(self) -> str:
+        """See L{IRecords}."""
+        return self.wrong
 
-    def working(self) -> str:
-        """See L{IScans}."""
-        return self.not_working
+    def loading(self) -> bool:
+        """See L{IRecords}."""
+        return bool(self.later) and not self.wrong
 
-    def submit(self, *, service: str, artifact: Artifact) -> Deferred[ScanView]:
-        """See L{IScans}."""
-        self.submitted.append((service, artifact))
-        if artifact.file is not None and not self.keep_files:
-            artifact.file.path.unlink()
-        if service not in self.services:
-            return fail(NoSuchService(service))
-        if self.broken is not None:
-            return fail(self.broken)
-        return self._answer(service, f"{len(self.submitted):032x}")
+    def failed(self) -> bool:
+        """See L{IRecords}."""
+        return bool(self.later) and bool(self.wrong)
 
-    def view(self, *, service: str, scan_id: str) -> Deferred[ScanView]:
-        """See L{IScans}."""
-        if self.broken is not None:
-            return fail(self.broken)
-        known = self._views.get((service, scan_id))
-        return succeed(known) if known else fail(NoSuchScan(scan_id))
-
-    def finish(self, *, service: str, scan_id: str) -> None:
-        """Let an unfinished scan end."""
-        self._views[service, scan_id] = ScanView(id=scan_id, finished=True, hits=self.hits)
-
-    def release(self, error: CTSDError | None = None) -> None:
-        """Give the answers that were held, or fail them."""
-        held, self.held = self.held or [], None
-        for waiting, view in held:
-            if error is not None:
-                waiting.errback(error)
-            else:
-                waiting.callback(view)
-
-    def _answer(self, service: str, scan_id: str) -> Deferred[ScanView]:
-        view = ScanView(
-            id=scan_id,
-            finished=not self.retry_secs,
-            hits=self.hits,
-            retry_secs=self.retry_secs or 5,
-        )
-        self._views[service, scan_id] = view
-        if self.held is None:
-            return succeed(view)
-        waiting: Deferred[ScanView] = Deferred()
-        self.held.append((waiting, view))
-        return waiting
+    def describe(self) -> str:
+        """See L{IRecords}."""
+        return f"{len(self.records):,} records"
 
 
-def numbered_ids() -> Callable[[str], str]:
-    """A C{mint} whose ids are 32 hex digits that count up, for the web side's tests."""
-    given = [0]
-
-    def mint(service: str) -> str:
-        given[0] += 1
-        return f"{given[0]:032x}"
-
-    return mint
-
-
-@implementer(IStatus)
+@implementer(IThreats)
 @define(kw_only=True)
-class FakeStatus:
+class MemoryThreats(MemoryRecords):
     """
-    A status that is what its test says.
+    The local database as a plain list of records: what an artifact looks for is compared with one
+    after the other. Nothing bounds that.
 
-    :ivar known: what L{searches} gives, by (service, scan_id).
-    :ivar broken: raised by L{searches}.
+    :ivar limits: see L{IThreats}.
+    :ivar is_shared_host: whether many share a host, so that URLs on it say nothing of it.
     """
 
-    all_searchers: tuple[SearcherState, ...] = ()
-    all_services: dict[str, tuple[str, ...]] = field(factory=lambda: {ROOT_SERVICE: ()})
-    known: dict[tuple[str, str], tuple[SearchState, ...]] = field(factory=dict)
-    broken: Exception | None = None
+    limits: LookupLimits = field(factory=LookupLimits)
+    is_shared_host: Callable[[str], bool] = lambda host: False
 
-    def searchers(self) -> tuple[SearcherState, ...]:
-        """See L{IStatus}."""
-        return self.all_searchers
+    def find(
+        self,
+        *,
+        type: str,
+        value: JSON,
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """See L{IThreats}."""
+        keyed = self._keyed(lookups(Artifact(type, value)), wanted)
+        texts = super().find(type=type, value=value, limit=len(self.records), wanted=wanted)
+        exact = {key: one for key, (one, how) in keyed.items() if not how}
+        derived = {key: _told(*found) for key, found in keyed.items() if found[1]}
+        within = {one.threat_id: one for one in texts.records}
+        found: dict[int, Indexed] = {}
+        for group in (exact, within, derived):
+            for key in sorted(group):
+                found.setdefault(key, group[key])
+        return _counted(list(found.values()), limit)
 
-    def services(self) -> Mapping[str, tuple[str, ...]]:
-        """See L{IStatus}."""
-        return self.all_services
+    def find_within(
+        self,
+        *,
+        derived: Iterable[Derived],
+        limit: int,
+        wanted: Callable[[Indexed], bool] | None = None,
+    ) -> Matches:
+        """See L{IThreats}."""
+        keyed = self._keyed(lookups(Artifact("string", ""), derived), wanted)
+        return _counted([_told(*keyed[key]) for key in sorted(keyed)], limit)
 
-    def searches(self, *, service: str, scan_id: str) -> Deferred[tuple[SearchState, ...]]:
-        """See L{IStatus}."""
-        if self.broken is not None:
-            return fail(self.broken)
-        known = self.known.get((service, scan_id))
-        return fail(NoSuchScan(scan_id)) if known is None else succeed(known)
+    def is_empty(self) -> bool:
+        """See L{IThreats}."""
+        return not self.later and not self.records
+
+    def _keyed(
+        self, asked: Iterable[Lookup], wanted: Callable[[Indexed], bool] | None
+    ) -> dict[int, tuple[Indexed, str]]:
+        """
+        What these lookups find, and how, by the threats' ids: each by what finds it first, but
+        by what equals it before all else.
+        """
+        if self.later:
+            raise SearchLater(5, self.later)
+        now = self.now()
+        found: dict[int, tuple[Indexed, str]] = {}
+        for lookup in asked:
+            ranked = [(self._found(lookup, record), record) for record in self.records]
+            close = [(how, record) for how, record in ranked if how is not None]
+            for (_, how), record in sorted(close, key=lambda each: each[0][0]):
+                one, before = indexed(record), found.get(record.threat_id)
+                is_over = record.expires is not None and record.expires <= now
+                if is_over or (wanted is not None and not wanted(one)):
+                    continue
+                if before is None or (before[1] and not how):
+                    found[record.threat_id] = (one, how)
+        return found
+
+    def _found(self, lookup: Lookup, record: Record) -> tuple[int, str] | None:
+        """How closely a record is found, small is close, and how; None when it isn't."""
+        asked, how, note = lookup
+        keys, network = stored(record.type, record.value)
+        if isinstance(asked, bytes):
+            registered = public_suffixes().privatesuffix
+            if asked not in keys or not may_show(asked, note, registered, self.is_shared_host):
+                return None
+            return 0, how_found(how, note, record.value) if asked[:1] == URL else how
+        if network is None:
+            return None
+        if network == asked:
+            return 0, how
+        if network.covers(asked):
+            return 1 + network.bits - network.prefix, note
+        if looks_inside(asked) and asked.covers(network):
+            return 1 + 2 * network.bits, f"{INSIDE} ({how})" if how else INSIDE
+        return None
+
+
+def _counted(found: list[Indexed], limit: int) -> Matches:
+    if not found:
+        return NO_MATCHES
+    return Matches(records=tuple(found[:limit]), more=max(len(found) - limit, 0))
+
+
+def _told(record: Indexed, how: str) -> Indexed:
+    return evolve(record, hit=EncodedHit(noted(record.hit, MATCHED_PROPERTY, how)))

@@ -19,12 +19,12 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from ctsd.spool import Spool
-from ctsd.testing import FakeScans, numbered_ids
 from ctsd.tls import CertificateFiles
 from ctsd.web.answers import Answer
 from ctsd.web.limits import WebLimits
 from ctsd.web.site import CTSSite, make_site
 from tests.certificates import make_pair
+from tests.web_fakes import FakeScans, numbered_ids
 from tests.web_fixtures import MULTIPART, replies_in, request, upload
 
 IP = b'{"type":"net.ip","value":"192.168.1.1"}'

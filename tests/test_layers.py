@@ -43,7 +43,7 @@ ROOMS = {
     "one_scan": "one_scan",
     "tap": "tap assembly daemon ending serving workers",
     "cli": "cli commands",
-    "testing": "memory_records testing",
+    "testing": "testing",
 }
 
 _VALUES = "errors model interfaces"

@@ -17,9 +17,9 @@ from ctsd.sources import Sources
 from ctsd.states import SearcherState, SearchState
 from ctsd.status import Status
 from ctsd.store.memory import MemoryStore
-from ctsd.testing import FakeStatus
 from tests.scanning import Local, Told, a_hit, source_of
 from tests.test_scanner import House
+from tests.web_fakes import FakeStatus
 
 IP = Artifact("net.ip", "10.1.1.1")
 

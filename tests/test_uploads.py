@@ -25,10 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from ctsd.errors import StoreError, Unavailable
 from ctsd.model import File
 from ctsd.spool import Spool
-from ctsd.testing import FakeScans, numbered_ids
 from ctsd.uploads import boundary_of, file_name
 from ctsd.web.limits import WebLimits
 from ctsd.web.site import make_site
+from tests.web_fakes import FakeScans, numbered_ids
 from tests.web_fixtures import (
     BOUNDARY,
     MULTIPART,

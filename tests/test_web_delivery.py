@@ -14,9 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from ctsd.model import EncodedHit
 from ctsd.spool import Spool
-from ctsd.testing import FakeScans, numbered_ids
 from ctsd.web.limits import WebLimits
 from ctsd.web.site import make_site
+from tests.web_fakes import FakeScans, numbered_ids
 
 reactor: Any = installed
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import ctsd
 from ctsd.states import Failing, SearcherState
-from ctsd.testing import FakeStatus
 from ctsd.web.health import Health
+from tests.web_fakes import FakeStatus
 from tests.web_fixtures import Reply, WebCase, request
 
 INTERNAL = SearcherState(name="internal", mode="sync", about="3 records in /var/x")

@@ -15,10 +15,10 @@ from ctsd.artifacts import SHAPES, Shape
 from ctsd.errors import StoreError
 from ctsd.model import EncodedHit, Ended, Outcome, Suppressed
 from ctsd.states import SearcherState, SearchState
-from ctsd.testing import FakeStatus
 from ctsd.web.answers import Answer, error_answer
 from ctsd.web.page import Page
 from ctsd.web.targets import Kind, find_target
+from tests.web_fakes import FakeStatus
 from tests.web_fixtures import Reply, WebCase, request
 
 BROWSER = "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"

@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from ctsd.errors import LostScan, StoreError, Unavailable
 from ctsd.interfaces.scanning import IScans, ISpool
 from ctsd.model import PASSWORD, Artifact
-from ctsd.testing import FakeScans
+from tests.web_fakes import FakeScans
 from tests.web_fixtures import BOUNDARY, MULTIPART, WebCase, multipart, part, request, upload
 
 IP = b'{"type":"net.ip","value":"192.168.1.1"}'

@@ -17,12 +17,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from ctsd.spool import Spool
-from ctsd.testing import FakeScans, numbered_ids
 from ctsd.web.channel import Channel
 from ctsd.web.health import Health
 from ctsd.web.limits import WebLimits
 from ctsd.web.page import Page
 from ctsd.web.site import make_site
+from tests.web_fakes import FakeScans, numbered_ids
 
 BOUNDARY = "----xyz"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
