@@ -193,11 +193,13 @@ class BuildsTests(TestCase):
         process = int((await self.scratch_of(self.target.parent)).split(".")[2])
         known = Path(f"/proc/{process}/environ").read_bytes()
         niceness = os.getpriority(os.PRIO_PROCESS, process)
+        score = Path(f"/proc/{process}/oom_score_adj").read_text()
         building.cancel()
         await self.assertFailure(building, CancelledError)
         self.assertIn(b"PATH=", known)
         self.assertNotIn(b"hunter22", known)
         self.assertGreater(niceness, os.getpriority(os.PRIO_PROCESS, 0))
+        self.assertEqual(int(score), 1000)
 
     async def test_ends_with_the_daemon(self) -> None:
         """A build whose daemon has died ends by itself."""

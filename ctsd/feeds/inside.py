@@ -16,6 +16,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ctsd.errors import StoreError
@@ -33,6 +35,9 @@ def answer(work: Callable[[dict[str, Any]], object]) -> int:
     :return: the exit status.
     """
     os.nice(NICENESS)
+    with suppress(OSError):
+        # A huge file may take more memory than there is: then it is this process that ends.
+        Path("/proc/self/oom_score_adj").write_text("1000")
     given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
