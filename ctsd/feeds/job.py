@@ -68,6 +68,7 @@ READING_FORMS = (
     "feeds/parsers/moments.py",
     "feeds/parsers/observed.py",
     "feeds/parsers/parse.py",
+    "feeds/parsers/pieces.py",
     "feeds/parsers/rows.py",
     "feeds/parsers/showing.py",
     "feeds/parsers/tables.py",
