@@ -692,11 +692,11 @@ class GuardsTests(DownloadsCase):
             b"": "it is empty",
             b" \r\n": "it is empty",
             b"<!DOCTYPE html><html>Sorry</html>": "it is a page of HTML",
-            GOOD[:50]: "5 records; at least 10 are expected",
+            GOOD[:50]: "5 records; at least 10 are expected (min_rows)",
             b"\n".join(GOOD.splitlines()[:49]): (
-                "49 records after 100; at least 50% of them are expected"
+                "49 records after 100; at least 50% of them are expected (min_share)"
             ),
-            GOOD + b"?\n" * 12: "12 of 112 rows can't be read; up to 10% may",
+            GOOD + b"?\n" * 12: "12 of 112 rows can't be read; up to 10% may (max_refused_share)",
         }.items():
             self.assertEqual(self.refused(body), expected)
 

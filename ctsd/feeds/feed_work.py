@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctsd.feeds.feed_file import FeedAbout
-from ctsd.feeds.guards import Counts, check_again
+from ctsd.feeds.guards import Counts, check_rows
 from ctsd.feeds.inside import answer, told
 from ctsd.feeds.job import Refused
 from ctsd.feeds.key_store import COMBINED, key_label, merge_feeds, take_feed, write_feed
@@ -25,7 +25,7 @@ def work(given: dict[str, Any]) -> dict[str, Any]:
 
     :param given: C{directory} of the index, C{names} of all feeds that shall be in it, and
         C{works}: by a feed's name, its C{reading} (L{Reading}), what the index shall call its
-        C{source}, where one that was C{made} already may lie, and what L{check_again} wants to
+        C{source}, where one that was C{made} already may lie, and what L{check_rows} wants to
         know.
     :return: by a feed's name C{records}; or why it was C{refused}, which another try does not
         change, or why it C{failed}. Its last index stays then.
@@ -56,7 +56,7 @@ def _written(directory: Path, about: FeedAbout, wanted: dict[str, Any]) -> FeedA
 
     def fit(_: FeedAbout) -> None:
         counts = Counts(rows=tally.rows, refused=tally.bad, records=tally.records)
-        check_again(counts, least=wanted["least"], most_refused=wanted["most_refused"])
+        check_rows(counts, least=wanted["least"], most_refused=wanted["most_refused"])
 
     parts = reading.parts(tally, now=time.time())
     return write_feed(directory, about, fit=fit, parts=parts, substring=reading.substring)

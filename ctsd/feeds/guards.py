@@ -78,20 +78,21 @@ def check_head(head: bytes) -> None:
         raise Refused("it is a page of HTML")
 
 
-def check_again(counts: Counts, *, least: int, most_refused: float) -> None:
+def check_rows(counts: Counts, *, least: int, most_refused: float) -> None:
     """
-    Compare what is in a copy that was taken with what has to be, when it is indexed anew: by
-    another description, say.
+    Compare what is in a file with limits: those of its description, or, when a copy that was
+    taken is indexed anew, with those that it has passed.
 
     :param least: fewer records are refused.
     :param most_refused: the share of rows that may not be readable.
-    :raises Refused: it has too little in it now, or too much that can't be read.
+    :raises Refused: it has too little in it, or too much that can't be read.
     """
     if counts.records < least:
-        raise Refused(f"{counts.records} records; at least {least} are expected")
+        raise Refused(f"{counts.records} records; at least {least} are expected (min_rows)")
     if counts.refused > counts.rows * most_refused:
         raise Refused(
-            f"{counts.refused} of {counts.rows} rows can't be read; up to {most_refused:.0%} may"
+            f"{counts.refused} of {counts.rows} rows can't be read;"
+            f" up to {most_refused:.0%} may (max_refused_share)"
         )
 
 
@@ -102,15 +103,9 @@ def check_counts(counts: Counts, provider: Provider, last: Copy | None) -> None:
     :param last: the last good copy, if any.
     :raises Refused: it has too little in it, or too much that can't be read.
     """
-    if counts.records < provider.min_rows:
-        raise Refused(f"{counts.records} records; at least {provider.min_rows} are expected")
-    if counts.refused > counts.rows * provider.max_refused_share:
-        raise Refused(
-            f"{counts.refused} of {counts.rows} rows can't be read;"
-            f" up to {provider.max_refused_share:.0%} may"
-        )
+    check_rows(counts, least=provider.min_rows, most_refused=provider.max_refused_share)
     if last is not None and counts.records < last.records * provider.min_share:
         raise Refused(
             f"{counts.records} records after {last.records}; at least"
-            f" {provider.min_share:.0%} of them are expected"
+            f" {provider.min_share:.0%} of them are expected (min_share)"
         )
