@@ -73,10 +73,12 @@ class DomainTests(SynchronousTestCase):
     def test_domain(self) -> None:
         """The last two labels, as far as there are any."""
         for host, domain in (
-            (b"a.b.evil.example", b"devil.example"),
-            (b"evil.example", b"devil.example"),
-            (b"localhost", b"dlocalhost"),
-            (b"", b"d"),
+            (b"a.b.evil.example", b"evil.example"),
+            (b"evil.example", b"evil.example"),
+            (b"localhost", b"localhost"),
+            (b".a", b".a"),
+            (b"a..", b"."),
+            (b"", b""),
         ):
             self.assertEqual(domain_of(host), domain)
 
@@ -88,7 +90,7 @@ class DomainTests(SynchronousTestCase):
             ("net.name", "EVIL.example."),
         ):
             keys, _ = stored(type, value)
-            self.assertEqual(domains_of(keys), {b"devil.example"}, value)
+            self.assertEqual(domains_of(keys), {b"evil.example"}, value)
         self.assertEqual(domains_of(stored("hash.md5", "ab" * 16)[0]), frozenset())
 
 

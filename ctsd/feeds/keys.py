@@ -40,8 +40,6 @@ FAMILY: Final = b"w"
 CERTIFICATE: Final = b"c"
 TEXT: Final = b"t"
 _BEHIND_HOST: Final = (b"/", b":")
-#: Not of an indicator, but of all that are on one domain's hosts.
-DOMAIN: Final = b"d"
 
 _NAME_TYPES: Final = frozenset({"file.name", "file.path", "process.name"})
 #: No indicator has one of these types, and what is within such an artifact is looked for instead.
@@ -63,9 +61,9 @@ def hash_of(key: bytes) -> int:
 
 def domain_of(host: bytes) -> bytes:
     """
-    What hosts have in common that find each other, as their L{DOMAIN} key: the last two labels.
+    What hosts have in common that find each other: the last two labels.
     """
-    return DOMAIN + b".".join(host.rsplit(b".", 2)[-2:])
+    return host[host.rfind(b".", 0, host.rfind(b".")) + 1 :]
 
 
 #: The 32 bits that stand for a domain (L{domain_of}). Who makes many of the same makes lookups

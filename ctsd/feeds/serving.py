@@ -185,11 +185,9 @@ class Feeds(Stands, Service):
 
     def has_nothing(self, *, type: str, value: JSON) -> bool:
         """See L{IFeeds}."""
-        return (
-            bool(self.running)
-            and not self._overview.away
-            and self._indicators.has_nothing(type=type, value=value)
-        )
+        if self._overview.away or not self.running:
+            return False
+        return self._indicators.has_nothing(type=type, value=value)
 
     def mark(self, *, feed: str, record: Indexed) -> str:
         """See L{IFeeds}."""
