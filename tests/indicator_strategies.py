@@ -113,7 +113,9 @@ VALUES: dict[str, st.SearchStrategy[JSON]] = {
     "file.name": st.sampled_from(["Bad.exe", "bad.exe", "good.exe"]),
     "process.name": st.sampled_from(["Bad.exe", "bad.exe", "good.exe"]),
     "email.header.sender_name": st.sampled_from(["Bob", "bob", " Bob "]),
-    "cert.x509": st.sampled_from(["d" * 40, ":".join(["DD"] * 20), "e" * 40, "no certificate"]),
+    "cert.x509": st.sampled_from(
+        ["d" * 40, ":".join(["DD"] * 20), "e" * 40, "no certificate", "No certificate"]
+    ),
     "string": st.sampled_from(["some words", "other words"]),
     "email.header": st.fixed_dictionaries(
         {"name": st.sampled_from(["From", "Reply-To", "Subject"]), "value": boxes}

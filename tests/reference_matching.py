@@ -154,13 +154,21 @@ def family(text: str) -> str:
     return "".join(char for char in text if char.isalnum())
 
 
+def fingerprint(text: str) -> str:
+    """A certificate's SHA-1, if this is one."""
+    digits = [char for char in visible(text).lower() if char not in ": "]
+    is_one = len(digits) == 40 and all(char in "0123456789abcdef" for char in digits)
+    return "".join(digits) if is_one else ""
+
+
 def plain(type: str, value: JSON) -> str:
     """A value without rules of its own."""
     if isinstance(value, str):
         text = visible(value)
         if type in ("file.name", "file.path", "process.name"):
             text = text.casefold()
-        return text.lower() if type in HASHES or type.startswith("email.header.s") else text
+        is_lower = type in HASHES or type == "email.header.sender_address"
+        return text.lower() if is_lower else text
     if isinstance(value, dict):
         return repr(sorted((key, str(each).strip()) for key, each in value.items()))
     return repr(value)
@@ -183,6 +191,9 @@ def same(type: str, value: JSON, record: Record) -> bool:
     families = [family(str(each)) for each in (value, record.value)]
     if record.type == "threat.malware.family" == type and any(families):
         return families[0] == families[1]
+    prints = [fingerprint(str(each)) for each in (value, record.value)]
+    if record.type == "cert.x509" == type and any(prints):
+        return prints[0] == prints[1]
     if type in HASHES and record.type in HASHES:
         return visible(str(value)).lower() == visible(str(record.value)).lower()
     return type == record.type and plain(type, value) == plain(record.type, record.value) != ""
