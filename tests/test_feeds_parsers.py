@@ -260,6 +260,16 @@ class LinesTests(ParserCase):
             rule = {"field": "line", "type": type}
             self.assertEqual(self.values(page, format="lines", indicators=[rule]), [], type)
 
+    def test_two_in_one(self) -> None:
+        """Two columns, or two lines to somebody else, are no indicator: their blanks would go."""
+        page = "0.0.0.0 ads.example\na.example b.example\n0.0.0.0\tads.example\na.lu\rb.lu\n"
+        for types in ("net.name", "net.uri", ["net.ip", "net.name", "net.uri"]):
+            rule = {"field": "line", "type": types}
+            good = "evil [.] example\n"
+            found = self.values(page + good, format="lines", indicators=[rule])
+            self.assertEqual([value for _, value in found], ["evil [.] example"])
+            self.assertEqual(self.tally.bad, 4)
+
     def test_examples(self) -> None:
         """The first few rows of a reason are kept, cut, with their numbers."""
         self.parse("192.0.2.1\n" + "x" * 1000 + "\ny\nz\nzz\n", layout_of(**LINES))

@@ -55,6 +55,7 @@ READING_FORMS = (
     "config/checks.py",
     "config/document.py",
     "config/tables.py",
+    "plausible.py",
     "properties.py",
     "feeds/kinds.py",
     "feeds/layout.py",

@@ -21,6 +21,7 @@ from ctsd.indicator_forms import (
     url_form,
 )
 from ctsd.normal_forms import normal
+from ctsd.plausible import expected
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
@@ -28,6 +29,9 @@ _DIGITS: Final = re.compile(r"[0-9.]+")
 _CVE: Final = re.compile(r"CVE-[0-9]{4}-[0-9]{4,19}")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _FUZZY: Final = re.compile(r"[0-9]+:[A-Za-z0-9+/]+:[A-Za-z0-9+/]+")
+
+#: What goes from a URL wherever it stands, and parts two columns or two lines.
+_PARTED: Final = re.compile(r"[\t\r\n]")
 
 #: A part of an IPv4 address, perhaps with zeros before it.
 _PART: Final = re.compile(r"0?[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]")
@@ -63,15 +67,19 @@ def _is_host(form: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    return _is_host(host_form(text))
+    # Blanks go from a name; but in "0.0.0.0 evil.example" there are two.
+    return _is_host(host_form(text)) and not expected("net.name", text)
 
 
 def _is_url(text: str) -> bool:
     found = url_form(text)
     if found is None or not found.host:
         return False
-    # What says no scheme has to look like a host, at least; "Forbidden" does not.
-    return bool(found.scheme) or _is_host(found.host) or network(found.host) is not None
+    if found.scheme:
+        return True
+    # What says no scheme has to look like a host, at least; "Forbidden" does not, nor do two.
+    is_place = _is_host(found.host) or network(found.host) is not None
+    return is_place and _PARTED.search(text.strip()) is None
 
 
 def _is_sender(text: str) -> bool:
