@@ -15,7 +15,7 @@ from ctsd.commands import feeds
 from ctsd.config.document import Document
 from ctsd.feeds.descriptions import names_of_catalogue, read_description
 from ctsd.feeds.feed_state import Copy, FeedState
-from ctsd.feeds.key_store import key_label
+from ctsd.feeds.key_store import source_label
 from ctsd.feeds.reading import made_of
 from ctsd.feeds.told import Told, write_told
 from tests.commands import NOW, CommandCase
@@ -93,7 +93,7 @@ class ListTests(FeedsCase):
         self.keep("mine", copy=copy(NOW - 30))
         table = tomllib.loads(MINE)["feeds"]["mine"]
         description = read_description("mine", table, Document(name="x", base_dir=Path("/")))
-        source = made_of(description, sha256=copy().sha256, label=key_label())
+        source = made_of(description, sha256=copy().sha256, label=source_label())
         index = self.dir / "state" / "index" / "feeds"
         index.mkdir(parents=True)
         write_told(index / "mine", Told("its copy could not be indexed: no room", source))

@@ -22,7 +22,7 @@ from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.feed_work import work
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.job import BuildFailed, Refused
-from ctsd.feeds.key_store import COMBINED, key_label, take_feed
+from ctsd.feeds.key_store import COMBINED, key_label, source_label, take_feed
 from ctsd.feeds.reading import Reading, made_of
 from tests.test_feeds_download import GOOD, DownloadsCase, count_lines
 
@@ -61,7 +61,7 @@ class MadeCase(SynchronousTestCase):
 
     def source(self, sha256: str = "") -> str:
         """What an index of the file calls its source."""
-        return made_of(self.description, sha256=sha256 or self.sha256, label=self.label)
+        return made_of(self.description, sha256=sha256 or self.sha256, label=source_label())
 
     def examine(self, index: Path | None, **about: str) -> dict[str, int]:
         """Have the file looked at."""

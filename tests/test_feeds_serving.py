@@ -553,12 +553,29 @@ class FailureTests(FeedsCase):
         feeds = self.start(feed())
         self.look()
         for replaced in ({"return_value": "newer"}, {"side_effect": FileNotFoundError}):
-            with patch("ctsd.feeds.indexing.key_label", **replaced):
+            with patch("ctsd.feeds.indexing.source_label", **replaced):
                 self.look(2 * 3600)
             self.assertFinds(feeds, "203.0.113.1", "mine")
             self.assertIn("another version of ctsd was installed", feeds.trouble())
         self.look(2 * RETRY_SECS)
         self.assertFinds(feeds, "203.0.113.2", "mine")
+
+    def test_another_parser(self) -> None:
+        """What another version's parser has made of a copy serves until ours has read that."""
+        self.answers(b"203.0.113.1\n")
+        first = self.start(feed())
+        self.look()
+        self.successResultOf(first.stopService())
+        self.children.waiting = Deferred()
+        with (
+            patch("ctsd.feeds.indexing.source_label", return_value="newer"),
+            patch("ctsd.feeds.serving.source_label", return_value="newer"),
+        ):
+            feeds = self.start(feed())
+            self.look()
+        self.assertFinds(feeds, "203.0.113.1", "mine")
+        (before, now) = [each["works"]["mine"]["source"] for each in self.children.given]
+        self.assertNotEqual(before, now)
 
     def test_others_build(self) -> None:
         """While another process builds we wait, and find what it has built."""

@@ -18,7 +18,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.guards import Counts
 from ctsd.feeds.job import BuildFailed
-from ctsd.feeds.key_store import key_label
+from ctsd.feeds.key_store import key_label, source_label
 from ctsd.feeds.reading import Reading, made_of
 
 _MODULE = "ctsd.feeds.examine"
@@ -35,6 +35,7 @@ class Examinations:
         self._lock = lock
         # It reads files: once, before there is somebody to hold up.
         self._label = key_label()
+        self._source_label = source_label()
 
     async def __call__(
         self,
@@ -50,7 +51,7 @@ class Examinations:
         about = FeedAbout(
             name=description.name,
             label=self._label,
-            source=made_of(description, sha256=sha256, label=self._label),
+            source=made_of(description, sha256=sha256, label=self._source_label),
         )
         if description.is_warninglist:
             index = None

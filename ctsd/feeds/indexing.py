@@ -17,7 +17,7 @@ from ctsd.feeds.descriptions import Description
 from ctsd.feeds.feed_file import FeedAbout
 from ctsd.feeds.feed_state import Copy
 from ctsd.feeds.job import BuildFailed, Refused, lock_builds
-from ctsd.feeds.key_store import key_label
+from ctsd.feeds.key_store import source_label
 from ctsd.feeds.providers import Provider
 from ctsd.feeds.reading import Reading, made_of
 from ctsd.feeds.standing import KeptFeed
@@ -48,7 +48,7 @@ class Indexing:
     ) -> None:
         """
         :param directory: of the index.
-        :param label: L{ctsd.feeds.key_store.key_label}.
+        :param label: L{ctsd.feeds.key_store.source_label}.
         :param troubled: told what is wrong with a feed; empty when nothing is any more.
         """
         self._directory = directory
@@ -159,7 +159,7 @@ class Indexing:
         :raises BuildFailed: it is another one than ours.
         """
         try:
-            label = await self._in_thread(key_label)
+            label = await self._in_thread(source_label)
         except OSError:
             label = ""
         if label != self._label:
@@ -189,7 +189,7 @@ def trouble_of(directory: Path, description: Description, copy: Copy | None) -> 
     told = read_told(directory / description.name)
     if not told.trouble or copy is None:
         return ""
-    source = made_of(description, sha256=copy.sha256, label=key_label())
+    source = made_of(description, sha256=copy.sha256, label=source_label())
     return told.trouble if told.source == source else ""
 
 

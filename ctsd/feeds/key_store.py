@@ -26,6 +26,7 @@ from typing import Final
 from ctsd.feeds.array_file import ArrayFile, BadIndex, scratch
 from ctsd.feeds.combined import merge
 from ctsd.feeds.feed_file import FeedAbout, FeedFile, FeedWriter
+from ctsd.feeds.job import READING_FORMS
 from ctsd.records import Line, Record
 from ctsd.syncing import sync
 
@@ -57,10 +58,22 @@ KEY_FORMS: Final = (
 
 
 def key_label() -> str:
-    """A digest of the code that decides what stands in a feed's file."""
+    """A digest of the code that decides how a feed's file is searched."""
+    return _digest_of(KEY_FORMS)
+
+
+def source_label() -> str:
+    """
+    A digest of all code that decides what stands in a feed's file, with what decides how a copy is
+    read. Where that alone has changed, the file serves until it is written anew.
+    """
+    return _digest_of((*KEY_FORMS, *READING_FORMS))
+
+
+def _digest_of(modules: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     home = Path(__file__).parent.parent
-    for name in KEY_FORMS:
+    for name in modules:
         digest.update((home / name).read_bytes())
         digest.update(b"\0")
     return digest.hexdigest()

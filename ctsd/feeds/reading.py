@@ -31,7 +31,7 @@ def made_of(description: Description, *, sha256: str, label: str) -> str:
     What the index calls its source: all that decides what is in it.
 
     :param sha256: the copy's.
-    :param label: L{ctsd.feeds.key_store.key_label}.
+    :param label: L{ctsd.feeds.key_store.source_label}.
     """
     terms = description.terms
     said = json.dumps([label, sha256, dict(description.given), description.title, terms.credit])

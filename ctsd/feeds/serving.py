@@ -27,7 +27,7 @@ from ctsd.feeds.feed_state import Copy, FeedState
 from ctsd.feeds.indexing import Indexing
 from ctsd.feeds.indicators import MAX_COUNTED, Indicators
 from ctsd.feeds.job import lock_builds, look_of
-from ctsd.feeds.key_store import COMBINED, key_label
+from ctsd.feeds.key_store import COMBINED, key_label, source_label
 from ctsd.feeds.list_links import link_lists
 from ctsd.feeds.own_file import OwnFiles
 from ctsd.feeds.screener import Screener
@@ -103,10 +103,9 @@ class Feeds(Stands, Service):
         self._clock = clock
         self._in_thread = in_thread
         self._now = now
-        label = key_label()
         self._indexing = Indexing(
             directory=directory,
-            label=label,
+            label=source_label(),
             children=children,
             clock=clock,
             in_thread=in_thread,
@@ -116,7 +115,7 @@ class Feeds(Stands, Service):
             directory=directory,
             in_thread=in_thread,
             now=now,
-            label=label,
+            label=key_label(),
             is_shared_host=screener.is_shared_host,
             max_counted=max_counted,
         )
