@@ -578,11 +578,11 @@ class DocumentTests(ParserCase):
 
     def test_long_rows(self) -> None:
         """A row above the limit is refused, the next one is not."""
-        for long in (
-            json.dumps({"ip": "192.0.2.9", "x": "y" * 2000}),
-            json.dumps({"ip": "192.0.2.9", "x": [[] for _ in range(200)]}),
-            json.dumps({"ip": "192.0.2.9", "x": {"y": ["z" * 900, "z" * 900]}}),
-            '{"x":' + "[" * 70 + "]" * 70 + "}",
+        for long, reason in (
+            (json.dumps({"x": "y" * 2000}), "is longer than max_row_bytes"),
+            (json.dumps({"x": [[] for _ in range(200)]}), "is longer than max_row_bytes"),
+            (json.dumps({"x": {"y": ["z" * 900, "z" * 900]}}), "is longer than max_row_bytes"),
+            ('{"x":' + "[" * 70 + "]" * 70 + "}", "has values more than 64 deep in each other"),
         ):
             text = f'[{long}, {{"ip": "192.0.2.2"}}]'
             self.assertEqual(
@@ -590,7 +590,7 @@ class DocumentTests(ParserCase):
                 [("net.ip", "192.0.2.2")],
                 long[:40],
             )
-            self.assertEqual(self.tally.refused, {"is longer than max_row_bytes": 1})
+            self.assertEqual(self.tally.refused, {reason: 1})
 
     def test_endless_values(self) -> None:
         """A single text that never ends is not waited for."""
@@ -772,7 +772,10 @@ class UnpackingTests(ParserCase):
         ):
             layout = layout_of(**LINES, member="*.txt")
             error = self.assertRaises(Refused, self.parse, data, layout, max_bytes=1 << 20)
-            self.assertIn("1,048,576", str(error))
+            self.assertIn("1,048,576 bytes (max_unpacked_bytes, max_ratio)", str(error))
+        layout = layout_of(format="warninglist", max_row_bytes=1500)
+        error = self.assertRaises(Refused, self.parse, b" " * 2000, layout)
+        self.assertIn("1,500 bytes (max_row_bytes)", str(error))
 
     def test_big_dictionaries(self) -> None:
         """A file does not say how much memory we use."""

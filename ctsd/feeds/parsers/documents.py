@@ -25,6 +25,7 @@ _READ_BYTES: Final = 64 << 10
 
 #: Objects in a row that lie deeper in each other than this are nobody's data.
 _MAX_DEPTH: Final = 64
+_TOO_DEEP: Final = f"has values more than {_MAX_DEPTH} deep in each other"
 
 #: What a value takes beside its text: a row of a million empty lists is long, too.
 _VALUE_BYTES: Final = 16
@@ -61,11 +62,16 @@ class _Source:
 
 
 class _Row:
-    """A row that is being put together from what ijson tells."""
+    """
+    A row that is being put together from what ijson tells.
+
+    :ivar wrong: why it can't be; empty when nothing is wrong.
+    """
 
     def __init__(self, limit: int) -> None:
         self.done = False
         self.value: Any = None
+        self.wrong = ""
         self._left = limit
         self._open: list[Any] = []
         self._key: list[str] = []
@@ -76,15 +82,18 @@ class _Row:
         if event in _CLOSING:
             self._depth -= 1
             self.done = not self._depth
-            if self._left >= 0:
+            if not self.wrong:
                 self._open.pop()
             return
         self._left -= _VALUE_BYTES + (len(value) if type(value) is str else 0)
         if event in _OPENING:
             self._depth += 1
-        if self._left < 0 or self._depth > _MAX_DEPTH:
-            # Too long: from here on only its end is looked for.
-            self._left = -1
+        if self._left < 0:
+            self.wrong = self.wrong or TOO_LONG
+        elif self._depth > _MAX_DEPTH:
+            self.wrong = self.wrong or _TOO_DEEP
+        if self.wrong:
+            # From here on only its end is looked for.
             self._open.clear()
             self.value = None
             self.done = not self._depth
@@ -103,11 +112,6 @@ class _Row:
         if event in _OPENING:
             self._open.append(one)
             self._key[len(self._open) - 1 :] = [""]
-
-    @property
-    def whole(self) -> bool:
-        """Whether it was not too long."""
-        return self._left >= 0
 
 
 def rows_at(source: Unpacked, way: tuple[str, ...], *, limit: int) -> Iterator[Any | BadRow]:
@@ -151,7 +155,7 @@ def _rows_at(reader: _Source, way: tuple[str, ...], limit: int) -> Iterator[Any 
                 continue
         row.add(event, value)
         if row.done:
-            yield row.value if row.whole else BadRow(TOO_LONG, "")
+            yield BadRow(row.wrong, "") if row.wrong else row.value
             row = None
 
 

@@ -137,9 +137,10 @@ def _made(
 
 def _entries(path: Path, layout: Layout, *, max_bytes: int, tally: Tally) -> Iterator[Record]:
     """The entries of a warninglist; of one of patterns they are only counted."""
-    with unpacked(
-        path, max_bytes=min(max_bytes, layout.row_limit), member=layout.member
-    ) as streams:
+    # All of it is in memory at once: it counts as a row.
+    limit = (layout.row_limit, "max_row_bytes")
+    most, named = min((max_bytes, "max_unpacked_bytes, max_ratio"), limit)
+    with unpacked(path, max_bytes=most, named=named, member=layout.member) as streams:
         data = b"".join(iter(next(streams).read, b""))
     try:
         listed = read_warninglist(data)

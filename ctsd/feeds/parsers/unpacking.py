@@ -75,9 +75,12 @@ class Unpacked:
 class Limit:
     """How much may still come out of a file."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, max_bytes: int, named: str = "") -> None:
+        """
+        :param named: the keys that say so, if there are any.
+        """
         self._left = max_bytes
+        self._told = f"it holds more than {max_bytes:,} bytes{named and f' ({named})'}"
 
     def take(self, size: int) -> None:
         """
@@ -87,21 +90,28 @@ class Limit:
         """
         self._left -= size
         if self._left < 0:
-            raise Refused(f"it holds more than {self._max_bytes:,} bytes")
+            raise Refused(self._told)
 
 
 @contextmanager
-def unpacked(path: Path, *, max_bytes: int, member: str = "") -> Iterator[Iterator[Unpacked]]:
+def unpacked(
+    path: Path,
+    *,
+    max_bytes: int,
+    named: str = "max_unpacked_bytes, max_ratio",
+    member: str = "",
+) -> Iterator[Iterator[Unpacked]]:
     """
     What is in a file: one stream, or with a zip archive one for each file in it that is asked for,
     one after the other.
 
     :param max_bytes: of what comes out of it, all together.
+    :param named: the keys that say so.
     :param member: of a zip archive: the file's name, or a pattern with C{*}; empty for the first.
     :raises OSError: it can't be read.
     :raises Refused: it is broken, has no such file, or too much in it; also from the streams.
     """
-    limit = Limit(max_bytes)
+    limit = Limit(max_bytes, named)
     with path.open("rb") as file:
         head = file.read(16)
         file.seek(0)
