@@ -270,6 +270,15 @@ class LinesTests(ParserCase):
             self.assertEqual([value for _, value in found], ["evil [.] example"])
             self.assertEqual(self.tally.bad, 4)
 
+    def test_addresses_of_people(self) -> None:
+        """An e-mail address is no URL on its provider's host, whose pages it would make known."""
+        page = "me@mail.example\nme[@]mail.example/x\nme[at]mail[.]example\n"
+        good = "mail.example/me@home\nhttp://me@mail.example/\n"
+        rule = {"field": "line", "type": ["net.ip", "net.name", "net.uri"]}
+        found = self.values(page + good, format="lines", indicators=[rule])
+        self.assertEqual([value for _, value in found], good.splitlines())
+        self.assertEqual(self.tally.refused, {"is none of net.ip, net.name, net.uri": 3})
+
     def test_examples(self) -> None:
         """The first few rows of a reason are kept, cut, with their numbers."""
         self.parse("192.0.2.1\n" + "x" * 1000 + "\ny\nz\nzz\n", layout_of(**LINES))

@@ -22,6 +22,7 @@ from ctsd.indicator_forms import (
 )
 from ctsd.normal_forms import normal
 from ctsd.plausible import expected
+from ctsd.refanged import refanged
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
@@ -32,6 +33,9 @@ _FUZZY: Final = re.compile(r"[0-9]+:[A-Za-z0-9+/]+:[A-Za-z0-9+/]+")
 
 #: What goes from a URL wherever it stands, and parts two columns or two lines.
 _PARTED: Final = re.compile(r"[\t\r\n]")
+
+#: Where a URL's path, query or fragment begins.
+_BEFORE_PATH: Final = re.compile(r"[/?#\\]")
 
 #: A part of an IPv4 address, perhaps with zeros before it.
 _PART: Final = re.compile(r"0?[0-9]{1,2}|1[0-9]{2}|2[0-4][0-9]|25[0-5]")
@@ -79,7 +83,10 @@ def _is_url(text: str) -> bool:
         return True
     # What says no scheme has to look like a host, at least; "Forbidden" does not, nor do two.
     is_place = _is_host(found.host) or network(found.host) is not None
-    return is_place and _PARTED.search(text.strip()) is None
+    if _PARTED.search(text.strip()) is not None:
+        return False
+    # An e-mail address is none: it would make a page of its provider.
+    return is_place and "@" not in _BEFORE_PATH.split(refanged(text), maxsplit=1)[0]
 
 
 def _is_sender(text: str) -> bool:
