@@ -120,6 +120,14 @@ class CatalogueTests(DescriptionCase):
         self.assertEqual(feed.layout.format, "csv")
         self.assertIn("urlhaus.abuse.ch", feed.provider.url)
 
+    def test_file_in_its_place(self) -> None:
+        """What the catalogue has a URL for can be read from a file of one's own."""
+        feed = self.read("[feeds.urlhaus]\nfile = 'recent.csv'\n")["urlhaus"]
+        assert feed.provider.file is not None
+        self.assertEqual((feed.provider.file.name, feed.provider.url), ("recent.csv", ""))
+        both = "[feeds.urlhaus]\nfile = 'recent.csv'\nurl = 'https://feeds.example/'\n"
+        self.assertWrong(both, "feeds.urlhaus.file", "either url or file")
+
     def test_terms(self) -> None:
         """One whose terms bar commercial use is on with terms = "accepted" alone."""
         barred = {name for name, feed in self.read("").items() if not feed.terms.commercial_use}

@@ -230,8 +230,11 @@ class _Sources:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What both say; one's own key replaces the catalogue's."""
-        return {**(self.brought.data if self.brought else {}), **self.own}
+        """What both say; one's own key replaces the catalogue's, and C{file} its C{url}."""
+        brought = dict(self.brought.data) if self.brought else {}
+        if "file" in self.own:
+            brought.pop("url", None)
+        return {**brought, **self.own}
 
     def error(self, at: tuple[str | int, ...], expected: str) -> ConfigError:
         """An error that names the file that has this key."""
