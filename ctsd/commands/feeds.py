@@ -107,7 +107,8 @@ def _row(description: Description, settings: Settings, now: float) -> tuple[str,
             standing = "stale"
     following = _span(state.due - now) if description.provider.url and state.due > now else "-"
     unsearched = trouble_of(settings.feed_index, description, copy)
-    trouble = state.error or why_unreadable(description) or unsearched
+    # What keeps a file of ours from being read is newer than what was said of it.
+    trouble = why_unreadable(description) or state.error or unsearched
     told = "; ".join(filter(None, (standing, trouble)))
     return (description.name, age, records, refused, following, told)
 
