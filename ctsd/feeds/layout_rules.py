@@ -165,7 +165,8 @@ class Indicators:
     field: str = key(checks.text, "The field that holds the indicator")
     type: tuple[str, ...] = key(
         one_or_more(_indicator_type, "types of indicators"),
-        "Its artifact type; of several, the first one that it can be",
+        "Its artifact type; of several, the first one that it can be. A bare host can be a URL, "
+        "too: `net.name` goes before `net.uri`",
         default=(),
         shown="(this or `kind`)",
     )
