@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -682,6 +682,8 @@ class GuardsTests(DownloadsCase):
         self.assertEqual(state.error, f"its copy is not taken: {state.refused.reason}")
         self.assertEqual(state.due, self.now + 3600)
         self.assertEqual([log["log_level"] for log in logs], [LogLevel.error])
+        advised = "ctsd feeds accept mine" in (formatEvent(logs[0]) or "")
+        self.assertEqual(advised, bool(state.refused.records))
         self.assertLessEqual(len(self.files()), 2)
         self.now += 3600
         return state.refused.reason

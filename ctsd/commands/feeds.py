@@ -27,7 +27,7 @@ from ctsd.feeds.feed_state import FeedState
 from ctsd.feeds.indexing import trouble_of
 from ctsd.feeds.job import BuildFailed, Refused
 from ctsd.feeds.own_file import why_unreadable
-from ctsd.feeds.visit import TooEarly
+from ctsd.feeds.visit import TooEarly, advice_of
 from ctsd.pooled import in_pool
 from ctsd.sources import feeds_on, own_feeds
 
@@ -203,8 +203,9 @@ def _told(description: Description, state: FeedState, world: World) -> bool:
     """Say what came of it; whether that is good."""
     if state.error:
         world.complain(f"{description.name}: {state.error}")
-        if state.refused is not None and state.refused.reason in state.error:
-            world.complain(f"if it is right all the same: ctsd feeds accept {description.name}")
+        refused = state.refused
+        if refused is not None and refused.records and refused.reason in state.error:
+            world.complain(advice_of(description.name))
         return False
     assert state.copy is not None
     world.say(

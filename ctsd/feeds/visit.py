@@ -253,12 +253,14 @@ class Visit:
             check_counts(counts, provider, state.copy)
         except Refused as error:
             reason = str(error)[:_SHOWN_CHARS] or "it is not fit"
+            # Of what nothing can be read there is nothing to accept.
+            advice = f"; {advice_of(name)}" if copy.records else ""
             self._log.error(
-                "Feed {name}: the copy from {url} is not taken: {reason}; if it is right all the"
-                " same: ctsd feeds accept {name}",
+                "Feed {name}: the copy from {url} is not taken: {reason}{advice}",
                 name=name,
                 url=copy.url,
                 reason=reason,
+                advice=advice,
             )
             state = evolve(
                 state, failures=state.failures + 1, error=f"its copy is not taken: {reason}"
@@ -322,6 +324,11 @@ class Visit:
             secs=due - self._now(),
         )
         return state
+
+
+def advice_of(name: str) -> str:
+    """What to do where a copy was refused in which there is something."""
+    return f"if it is right all the same: ctsd feeds accept {name}"
 
 
 def _counted(copy: Copy, counts: Counts) -> Copy:
