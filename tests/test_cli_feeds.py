@@ -172,6 +172,12 @@ class TryTests(FeedsCase):
             "feeds", "try", "mine", "--file", self.sample(), "bad.example", "--type", "string"
         )
         self.assertIn("string bad.example: 0 found", out)
+        out = self.succeed("feeds", "try", "mine", "--file", self.sample(), "net.name=bad.example")
+        self.assertIn("net.name bad.example: 1 found", out)
+        out = self.succeed(
+            "feeds", "try", "mine", "--file", self.sample(), "net.name=bad.example", "--type=string"
+        )
+        self.assertIn("string net.name=bad.example: 0 found", out)
 
     def test_whole_catalogue(self) -> None:
         """Every feed that ships can be tried without anything, and shows a record."""
@@ -283,8 +289,13 @@ class BringTests(FeedsCase):
         error = "its copy is not taken: 3 records after 100"
         self.assertEqual(self.bring(FeedState(refused=refused, error=error)), 1)
         self.assertIn("ctsd feeds accept mine", self.err)
-        self.assertEqual(self.bring(FeedState(refused=refused, error="it answered 500")), 1)
-        self.assertNotIn("accept", self.err)
+        for state in (
+            FeedState(refused=refused, error="it answered 500"),
+            # There is nothing in it that could be accepted.
+            FeedState(refused=copy(reason=refused.reason, records=0), error=error),
+        ):
+            self.assertEqual(self.bring(state), 1)
+            self.assertNotIn("accept", self.err)
 
     def test_usage(self) -> None:
         """Each command stands in the help."""

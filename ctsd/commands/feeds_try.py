@@ -84,7 +84,9 @@ def add_commands(commands: Commands, common: argparse.ArgumentParser) -> None:
         "try", parents=[common], help="show what a description makes of a file, and refuses of it"
     )
     try_.add_argument("name", metavar="NAME", help="a feed of the catalogue, or one's own")
-    try_.add_argument("value", metavar="VALUE", nargs="?", help="show the hits that it would give")
+    try_.add_argument(
+        "value", metavar="[TYPE=]VALUE", nargs="?", help="show the hits that it would give"
+    )
     try_.add_argument(
         "--file",
         metavar="SAMPLE",
@@ -215,8 +217,12 @@ def _text(value: Any) -> str:
 def _tell_hits(
     arguments: argparse.Namespace, description: Description, directory: Path, world: World
 ) -> int:
-    value: str = arguments.value
-    type = arguments.type or next((one for one in _GUESSES if not fits(one, value)), "string")
+    type, value = arguments.type, arguments.value
+    said, sign, rest = value.partition("=")
+    if type is None and sign and said in SHAPES:
+        # As with other commands.
+        type, value = said, rest
+    type = type or next((one for one in _GUESSES if not fits(one, value)), "string")
     merge_feeds(directory, [description.name])
     indicators = Indicators(
         directory=directory, in_thread=cast(InThread, execute), now=world.now, label=""
