@@ -267,7 +267,12 @@ class WrongTests(DescriptionCase):
         """Indicators that can't be."""
         for rule, *told in (
             ("{ field = 'line' }", "indicators[0]", "type or kind"),
-            ("{ field = 'line', type = 'net.host' }", "indicators[0].type", "no such type"),
+            (
+                "{ field = 'line', type = 'net.host' }",
+                "indicators[0].type",
+                "no such type",
+                "net.name",
+            ),
             ("{ field = 'line', type = 'system.user.password' }", "indicators[0].type"),
             ("{ field = 'line', kind = 'line' }", "indicators[0]", "types together"),
             ("{ field = 'line', kind = 'line', types = {} }", "indicators[0].types"),

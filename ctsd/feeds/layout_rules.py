@@ -24,6 +24,12 @@ INDICATOR_TYPES: Final = frozenset(
     - {FILE, PASSWORD, "email", "email.body"}
 )
 
+#: Those that most feeds have.
+_USUAL: Final = (
+    *("net.ip", "net.cidr", "net.name", "net.uri", "hash.md5", "hash.sha1", "hash.sha256"),
+    *("email.header.sender_address", "threat.report.cve", "threat.malware.family"),
+)
+
 #: In the types of a composite value (C{filename|md5}): a part that is no indicator.
 IGNORED: Final = "-"
 
@@ -116,7 +122,8 @@ def templates(value: object, around: Surroundings) -> dict[str, str]:
 def _indicator_type(value: object, around: Surroundings) -> str:
     given = checks.text(value, around)
     if given not in INDICATOR_TYPES:
-        raise Wrong(checks.unknown(given, INDICATOR_TYPES, "type of indicators"))
+        wrong = checks.unknown(given, INDICATOR_TYPES, "type of indicators")
+        raise Wrong(f"{wrong}; usual ones are {', '.join(_USUAL)}")
     return given
 
 
@@ -165,8 +172,9 @@ class Indicators:
     field: str = key(checks.text, "The field that holds the indicator")
     type: tuple[str, ...] = key(
         one_or_more(_indicator_type, "types of indicators"),
-        "Its artifact type; of several, the first one that it can be. A bare host can be a URL, "
-        "too: `net.name` goes before `net.uri`",
+        "Its artifact type: that of a text, `net.ip`, `hash.sha256`, "
+        "`email.header.sender_address`; of several, the first one that it can be. A bare host can "
+        "be a URL, too: `net.name` goes before `net.uri`",
         default=(),
         shown="(this or `kind`)",
     )
