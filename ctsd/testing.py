@@ -14,7 +14,7 @@ from ctsd import artifacts
 from ctsd.errors import SearchLater
 from ctsd.feeds.indicators import public_suffixes
 from ctsd.feeds.keys import URL, stored
-from ctsd.feeds.lookups import INSIDE, Lookup, how_found, looks_inside, lookups, may_show
+from ctsd.feeds.lookups import Lookup, how_found, inside_of, looks_inside, lookups, may_show
 from ctsd.feeds.threat_finds import MATCHED_PROPERTY
 from ctsd.interfaces.feeds import IRecords, IThreats
 from ctsd.model import JSON, Artifact, EncodedHit
@@ -179,7 +179,7 @@ class MemoryThreats(MemoryRecords):
         if network.covers(asked):
             return 1 + network.bits - network.prefix, note
         if looks_inside(asked) and asked.covers(network):
-            return 1 + 2 * network.bits, f"{INSIDE} ({how})" if how else INSIDE
+            return 1 + 2 * network.bits, inside_of(how)
         return None
 
 

@@ -24,11 +24,11 @@ from ctsd.feeds.feed_file import FeedAbout, FeedFile
 from ctsd.feeds.first_look import MAX_CHARS, FirstLook, Look
 from ctsd.feeds.key_store import COMBINED
 from ctsd.feeds.lookups import (
-    INSIDE,
     NO_HASH,
     Lookup,
     hashed,
     hashed_value,
+    inside_of,
     looks_inside,
     may_show,
 )
@@ -232,7 +232,7 @@ class KeyIndex:
         for low, high in table.around(asked):
             runs.append(self._run(lookup, wider, asked.version, True, low, high))
         if looks_inside(asked):
-            inside = f"{INSIDE} ({how})" if how else INSIDE
+            inside = inside_of(how)
             for is_range, low, high in table.inside(asked):
                 if low < high:
                     run = self._run(lookup, inside, asked.version, is_range, low, high)

@@ -61,7 +61,7 @@ ADDRESS_OF_EMAIL: Final = "address in the e-mail address"
 RANGE_OF_EMAIL: Final = "range of the address in the e-mail address"
 NAME_OF_FILE: Final = "name of the file"
 RANGE: Final = "range that contains it"
-INSIDE: Final = "part of the range"
+_INSIDE: Final = "part of the range"
 
 #: A wider CIDR range finds what contains it alone.
 WIDEST_V4: Final = 16
@@ -108,6 +108,15 @@ def looks_inside(asked: Network) -> bool:
     if asked.version == 4:
         return WIDEST_V4 <= asked.prefix < 32
     return WIDEST_V6 <= asked.prefix < 128
+
+
+def inside_of(how: str) -> str:
+    """
+    How something is found that is in a range.
+
+    :param how: how the range follows from the artifact; empty: it is that.
+    """
+    return f"{_INSIDE} ({how})" if how else _INSIDE
 
 
 def may_show(key: bytes, note: str, registered: Registered, is_shared: IsShared) -> bool:

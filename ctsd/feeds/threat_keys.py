@@ -18,11 +18,11 @@ from attrs import frozen
 
 from ctsd.feeds.keys import URL, hash_of, stored
 from ctsd.feeds.lookups import (
-    INSIDE,
     Hashed,
     IsShared,
     Registered,
     how_found,
+    inside_of,
     looks_inside,
     may_show,
 )
@@ -170,7 +170,7 @@ class Keys:
         if looks_inside(asked):
             for is_range, low, high in table.inside(asked):
                 if low < high:
-                    yield Span(self._rows[version, is_range][low:high], _inside(how), asked)
+                    yield Span(self._rows[version, is_range][low:high], inside_of(how), asked)
 
 
 class NewKeys:
@@ -220,8 +220,4 @@ class NewKeys:
         if looks_inside(asked):
             for network, rows in self._networks.items():
                 if network.prefix > asked.prefix and asked.covers(network):
-                    yield Span(rows, _inside(how), asked)
-
-
-def _inside(how: str) -> str:
-    return f"{INSIDE} ({how})" if how else INSIDE
+                    yield Span(rows, inside_of(how), asked)
