@@ -44,7 +44,9 @@ class TooEarly(Exception):
     """
 
     def __init__(self, secs: float) -> None:
-        super().__init__(f"its provider wants no request for another {secs:.0f} s")
+        super().__init__(
+            f"it may be asked again in {secs:.0f} s (min_interval_secs, or what its provider said)"
+        )
         self.secs = secs
 
 
