@@ -87,6 +87,8 @@ class UsualRows:
         ]
         # So that the others may begin with what parts them from the one before.
         self._conditions += [(hole.name, [], True) for hole in first.holes]
+        self._holes = [hole for piece in self._pieces for hole in piece.holes]
+        self._shown_fields = {hole.name for hole in self._holes}
 
     def parts(self, table: Table) -> Iterator[UsualLines | range]:
         """
@@ -105,13 +107,12 @@ class UsualRows:
         values = column(self._value)
         looked = Looked(self._type, values)
         odd.update(looked.odd)
-        holes = [hole for piece in self._pieces for hole in piece.holes]
-        for name in {hole.name for hole in holes}:
+        for name in self._shown_fields:
             odd.update(_not_plain(column(name)))
         for name, tests, is_needed in self._conditions:
             odd.update(_refused(tests, column(name), is_needed=is_needed))
         shown: list[Sequence[str]] = []
-        for hole in holes:
+        for hole in self._holes:
             texts, wrong = hole.shown(column(hole.name))
             shown.append(texts)
             odd.update(wrong)
